@@ -1,0 +1,480 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Frozen, typed values that pass between rooms. Imports nothing of ours.
+
+The words are those of docs/architecture.md; there are no synonyms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+
+class Outcome(StrEnum):
+    """What became of a check or a boot: NOT_RUN until there is evidence of better."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    UNSUPPORTED = "unsupported"
+    SKIPPED = "skipped"
+    SPLAT = "splat"
+    CRASHED = "crashed"
+    TIMED_OUT = "timed out"
+    LOST = "lost"
+    NOT_RUN = "not run"
+
+
+class Clock(StrEnum):
+    """What a timing counts."""
+
+    ICOUNT = "icount"  # guest instructions: TCG, -icount, one vCPU
+    WALL = "wall"  # nanoseconds: KVM proved on this host
+    TCG = "tcg"  # nanoseconds under TCG without icount: stored, never compared
+
+
+class BootKind(StrEnum):
+    CHECK = "check"
+    BENCH = "bench"
+
+
+class Polarity(StrEnum):
+    LOWER = "lower"  # lower is better
+    HIGHER = "higher"
+
+
+class Fit(StrEnum):
+    """How a patch went in: as written, at other line numbers, or with less context around it."""
+
+    EXACT = "exact"
+    OFFSET = "offset"
+    REDUCED = "reduced context"
+
+
+# ---------------------------------------------------------------- what is wanted
+
+
+@dataclass(frozen=True, slots=True)
+class DebianSource:
+    """A Debian kernel source package, fetched and verified by the host's own apt."""
+
+    package: str  # linux-source-6.12
+    tarball: str  # path inside the package: usr/src/linux-source-6.12.tar.xz
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceConfig:
+    """The distribution's own .config that the slim one is held against."""
+
+    package: str
+    path: str  # inside the package, .xz
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    name: str
+    title: str
+    file: Path
+    source: DebianSource
+    fragments: tuple[str, ...]  # names in kernels/config, without .config, merged in this order
+    build_steps: int  # how many steps a cold build takes, for the time left
+    reference: ReferenceConfig | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """One format-patch file of a revision."""
+
+    file: Path
+    subject: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """One posting of a series; ``str()`` gives ``series@revision``."""
+
+    series: str
+    name: str
+    bases: tuple[str, ...]  # the bases it applies to
+    patches: tuple[Patch, ...]
+    min_context: int  # lines of context that must match; 3 asks for all of them
+    about: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.series}@{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Posting:
+    who: str
+    date: str
+    what: str
+    link: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """One demand of a reviewer, and the check that decides it."""
+
+    id: str
+    who: str
+    date: str
+    demand: str
+    checks: tuple[str, ...]
+    answered: str = ""  # why the code is right although it was asked, if it is
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    name: str
+    title: str
+    feature: str  # name of guest/features/<feature>.py
+    file: Path
+    posted: tuple[Posting, ...]
+    revisions: tuple[Revision, ...]
+    ledger: tuple[Demand, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A base, an ordered stack of revisions, and extra config fragments.
+
+    ``name`` is canonical: ``base``, ``fuse-writable-mmap@control``, or a stack
+    joined by `` + ``; extra fragments come last, each as ``config:NAME``.
+    """
+
+    name: str
+    base: Base
+    revisions: tuple[Revision, ...] = ()
+    fragments: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PmemDevice:
+    """A virtio-pmem device: /dev/pmem<index> in the guest, in the order of lab.toml."""
+
+    name: str
+    size: int  # bytes
+    filesystem: str
+    mkfs: tuple[str, ...]
+    mount: tuple[str, ...]  # mount options
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    memory: int  # bytes
+    cpus: int  # vCPUs of a check boot; a bench boot under icount has one
+    bench_cpu: str  # QEMU -cpu of a bench boot: no ERMS, no FSRM
+    check_cpu: str
+    pmem: tuple[PmemDevice, ...]
+    root_suite: str
+    root_packages: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How a run is laid out; written to the run before its first boot."""
+
+    blocks: int
+    seed: int
+    parallel: int  # icount guests at once; 0 means one a core
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Deadlines in seconds on the host's clock. No step waits without one."""
+
+    boot: float
+    check: float
+    measure: float
+    poweroff: float
+    build: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """One [run.NAME] of lab.toml, resolved."""
+
+    name: str
+    title: str
+    arms: tuple[Variant, ...]
+    baseline: str  # canonical name of the arm that the others are compared with
+    features: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Lab:
+    file: Path
+    folder: Path
+    kernels: Path
+    default_run: str
+    bases: Mapping[str, Base]
+    series: Mapping[str, Series]
+    runs: Mapping[str, RunPlan]
+    machine: Machine
+    sampling: Sampling
+    limits: Limits
+
+
+# ---------------------------------------------------------------- what was built
+
+
+@dataclass(frozen=True, slots=True)
+class SourceTree:
+    """An unpacked, pristine source tree in the cache. Never written to."""
+
+    folder: Path
+    key: str
+    package: str
+    version: str  # the package's version: 6.12.117-1~deb12u1
+    sha256: str  # of the package file, as apt verified it
+
+
+@dataclass(frozen=True, slots=True)
+class AppliedPatch:
+    series: str
+    revision: str
+    patch: str  # file name
+    sha256: str
+    fit: Fit
+    files: tuple[str, ...]  # every file it names, each proved to have changed
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """What building a variant gives: one content-keyed folder, never rewritten."""
+
+    key: str
+    variant: str
+    folder: Path
+    release: str  # uname -r
+    source_package: str
+    source_version: str
+    patches: tuple[AppliedPatch, ...]
+    fragments: tuple[str, ...]
+    toolchain: Mapping[str, str]  # tool -> version line
+    bzimage_sha256: str
+    code_sha256: str  # allocated, non-note ELF sections of vmlinux: equal kernels have equal ones
+    build_seconds: float
+    build_steps: int
+
+    @property
+    def bzimage(self) -> Path:
+        return self.folder / "bzImage"
+
+    @property
+    def vmlinux(self) -> Path:
+        return self.folder / "vmlinux"
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "config"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "build.log"
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """The guest's own root filesystem, read-only on the host's side."""
+
+    key: str
+    folder: Path
+    suite: str
+    packages: Mapping[str, str]  # name -> version
+
+
+# ---------------------------------------------------------------- what was seen
+
+
+@dataclass(frozen=True, slots=True)
+class CheckInfo:
+    """What a feature says of one of its checks (guest/agent.py describe)."""
+
+    id: str
+    feature: str
+    sentence: str
+    source: str  # where the expectation comes from
+    red: str  # the variant (and how) on which this check has been seen to fail; "" is unproved
+
+
+@dataclass(frozen=True, slots=True)
+class MetricInfo:
+    """What a feature says of one of its metrics."""
+
+    id: str
+    feature: str
+    sentence: str
+    unit: str  # what one sample is divided by: "page", "byte", "round trip"; value is per unit
+    polarity: Polarity
+    clocks: tuple[Clock, ...]  # the clocks it is fit for
+    primary: bool
+    margin: float  # relative change that matters, 0.001 is 0.1 %
+    statistic: str  # the in-boot statistic under icount: "median" or "minimum"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    id: str
+    feature: str
+    outcome: Outcome
+    expected: str
+    seen: str
+    seconds: float  # wall seconds on the guest's clock
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One value of one metric in one boot: guest nanoseconds a unit, by the guest's clock."""
+
+    metric: str
+    feature: str
+    index: int
+    value: float
+    warmup: bool
+    idle: bool  # the guest slept in the window: not measurable under icount
+
+
+@dataclass(frozen=True, slots=True)
+class MetricOutcome:
+    """A metric that gave no samples in a boot, and why."""
+
+    metric: str
+    feature: str
+    outcome: Outcome
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something in a console log that makes a boot unclean."""
+
+    kind: str  # oops, panic, warn, lockdep, kasan, ubsan, hung task, rcu stall, kmemleak, …
+    title: str
+    line: int  # 1-based, in the console log
+    fingerprint: str  # kind and the first five frames, numbers removed
+    excerpt: tuple[str, ...]
+    known: str = ""  # the reason of a dated exception, if one covers it
+
+
+@dataclass(frozen=True, slots=True)
+class BootRecord:
+    """One boot, as it is stored: written before the next one starts."""
+
+    variant: str
+    image_key: str
+    kind: BootKind
+    clock: Clock
+    block: int  # 0-based; check boots have -1
+    order: int  # place in the block
+    attempt: int  # 1, or 2 after a lost one
+    outcome: Outcome
+    reason: str
+    seed: int
+    started: str  # ISO 8601, UTC
+    seconds: float  # wall, host
+    ready_seconds: float  # QEMU start to the agent's first reply; 0 if never
+    argv: tuple[str, ...]
+    facts: Mapping[str, str]  # what the guest said of itself: uname, cpu, clocksource, cmdline
+    console: str  # the whole console log
+    checks: tuple[CheckResult, ...] = ()
+    samples: tuple[Sample, ...] = ()
+    unmeasured: tuple[MetricOutcome, ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """What a run stands on; all of it is printed in the report."""
+
+    lab_version: str
+    lab_commit: str
+    command: tuple[str, ...]
+    host: Mapping[str, str]  # cpu, cores, memory, kernel, distribution
+    qemu: str
+    kvm: str  # proved, refused: <why>, absent
+    clock: Clock
+    root: Mapping[str, str]  # suite, key, python, xfsprogs
+    machine: Mapping[str, str]
+    virtme: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRun:
+    """A run as read back from the results: everything a report needs, no guest."""
+
+    id: int
+    name: str
+    title: str
+    baseline: str
+    arms: tuple[str, ...]
+    features: tuple[str, ...]
+    sampling: Sampling
+    clock: Clock
+    started: str
+    finished: str  # "" while it is going on or was interrupted
+    seconds: float  # wall clock of the whole run
+    stages: Mapping[str, float]  # stage -> wall seconds
+    provenance: Provenance
+    images: Mapping[str, Image]  # variant -> image
+    boots: tuple[BootRecord, ...]
+    checks: tuple[CheckInfo, ...]
+    metrics: tuple[MetricInfo, ...]
+
+
+# ---------------------------------------------------------------- what follows from it
+
+
+class Verdict(StrEnum):
+    FASTER = "faster"
+    SLOWER = "slower"
+    WITHIN_MARGIN = "changed within margin"
+    EQUIVALENT = "equivalent"
+    INCONCLUSIVE = "inconclusive"
+    NOT_COMPARABLE = "not comparable"
+    NEW = "new"
+    GONE = "gone"
+
+
+@dataclass(frozen=True, slots=True)
+class MetricComparison:
+    """One metric, two arms. Levels are geometric means over blocks of each boot's statistic."""
+
+    metric: MetricInfo
+    verdict: Verdict
+    reason: str  # for NOT_COMPARABLE, INCONCLUSIVE, NEW and GONE
+    unit: str  # "instructions/page", "ns/page"
+    baseline: float | None
+    candidate: float | None
+    change: float | None  # absolute, in unit
+    ratio: float | None  # relative change, 0.01 is +1 %
+    low: float | None  # 95 % interval of ratio
+    high: float | None
+    p: float | None
+    p_adjusted: float | None
+    blocks: int
+    statistic: str
+
+
+@dataclass(frozen=True, slots=True)
+class CheckComparison:
+    id: str
+    info: CheckInfo
+    baseline: CheckResult | None
+    candidate: CheckResult | None
+    regression: bool  # the baseline passed and the candidate did not
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    run: int
+    baseline: str
+    candidate: str
+    clock: Clock
+    equal_kernels: bool
+    checks: tuple[CheckComparison, ...]
+    metrics: tuple[MetricComparison, ...]
+    notes: tuple[str, ...] = field(default=())
