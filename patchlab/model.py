@@ -180,6 +180,8 @@ class Sampling:
     blocks: int
     seed: int
     parallel: int  # icount guests at once; 0 means one a core
+    samples: int = 12  # of each metric in each bench boot
+    warmup: int = 2  # more, taken first, kept and marked
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,10 +281,10 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """The guest's own root filesystem, read-only on the host's side."""
+    """The guest's own root filesystem: an ext4 image that the guest gets read-only."""
 
     key: str
-    folder: Path
+    disk: Path
     suite: str
     packages: Mapping[str, str]  # name -> version
 

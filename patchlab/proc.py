@@ -60,6 +60,8 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """What every child gets: a C locale, the caller's PATH, HOME and proxies, and ``extra``."""
     kept = ("PATH", "HOME", "USER", "TMPDIR", "http_proxy", "https_proxy", "no_proxy", "TERM")
     env = {name: os.environ[name] for name in kept if name in os.environ}
+    # mke2fs and its like live where an ordinary user's PATH does not look.
+    env["PATH"] = f"{env.get('PATH', '/usr/bin:/bin')}:/usr/sbin:/sbin"
     return env | {"LC_ALL": "C.UTF-8", "TZ": "UTC"} | dict(extra or {})
 
 
@@ -160,6 +162,22 @@ def spawn(
         _reap(process, grace)
         with _LOCK:
             _LIVE.discard(process)
+
+
+def attach(argv: Sequence[str]) -> int:
+    """Run a program for the person at the terminal, on that terminal; its exit code.
+
+    ^C goes to the program, which decides what it means. Raises MissingTool.
+    """
+    variables = environment()
+    if shutil.which(argv[0], path=variables.get("PATH")) is None:
+        raise MissingTool(f"{argv[0]}: no such program", hint="runner.py doctor names its package")
+    kept = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        process = subprocess.Popen([*_DIE_WITH_ME, *argv], env=variables)
+        return process.wait()
+    finally:
+        signal.signal(signal.SIGINT, kept)
 
 
 def terminate_all() -> None:

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# The two commands of the README: `make lab` and `make check`.
+
+PYTHON := .venv/bin/python
+RUN := $(PYTHON) runner.py
+
+.PHONY: help lab check quick prove setup lock clean
+
+help:
+	@echo "make lab     set everything up, run lab.toml, write results/report.html"
+	@echo "make check   set everything up, pass all tests (builds and boots kernels)"
+	@echo "make quick   linters and unit tests only: under a minute, no guest"
+	@echo "make prove   the long evidence: every check seen red, clean builds; resumes"
+	@echo "make setup   apt packages and .venv only"
+	@echo "make lock    lock the Python packages of requirements.in with their hashes"
+	@echo "make clean   remove .venv and results (the cache stays: runner.py gc)"
+
+lab: setup
+	$(RUN) run
+
+check: setup
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m mypy
+	$(PYTHON) -m pytest
+
+quick: setup
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m mypy
+	$(PYTHON) -m pytest -m 'not vm'
+
+prove: setup
+	$(PYTHON) -m tests.prove
+
+setup:
+	@python3 bootstrap.py
+
+lock:
+	python3 -m venv .lock
+	.lock/bin/pip install --quiet pip-tools
+	.lock/bin/python -m piptools compile --quiet --generate-hashes --allow-unsafe \
+	    --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+	    --no-header --output-file requirements.txt requirements.in
+	rm -rf .lock
+
+clean:
+	rm -rf .venv results

@@ -1,0 +1,402 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Shared writable maps of FUSE files (in the kernel since 2.6.26): the checks.
+
+Each check mounts a filesystem of its own; none leans on what another one did.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from guest import fuse, libc
+from guest.features import fuse_writable_mmap_times as times
+from guest.fuse import protocol as p
+from guest.fuse.client import Event
+from guest.fuse.protocol import Op
+from guest.libc import PAGE, READ, SHARED, WRITE, Map, mmap_errno, name_of
+from guest.words import Check, CheckError, Context, Feature
+
+_NAME = "file"
+# How long a kernel that does not wait is given to show it. Not an upper limit of anything:
+# a correct kernel stays silent however long one listens.
+_LISTEN = 0.3
+
+
+@contextlib.contextmanager
+def _file(context: Context, data: bytes) -> Iterator[tuple[fuse.Mount, int]]:
+    """A mount with one file, and that file open for reading and writing."""
+    with (
+        fuse.mounted({_NAME: data}, context.scratch) as fs,
+        _opened(fs.path / _NAME, os.O_RDWR) as fd,
+    ):
+        yield fs, fd
+
+
+@contextlib.contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    fd = os.open(path, flags)
+    try:
+        yield fd
+    finally:
+        with contextlib.suppress(OSError):  # a check may have closed it, or the server be dead
+            os.close(fd)
+
+
+@contextlib.contextmanager
+def _mapped_file(context: Context, data: bytes) -> Iterator[tuple[fuse.Mount, int, Map]]:
+    """The same, and a shared writable map of all its pages."""
+    with _file(context, data) as (fs, fd):
+        times.probe(fd)
+        with Map(fd, -(-len(data) // PAGE) * PAGE) as map_:
+            yield fs, fd, map_
+
+
+def _need(holds: bool, seen: str) -> None:
+    if not holds:
+        raise CheckError(seen)
+
+
+def shared_writable(context: Context) -> str:
+    with _file(context, bytes(2 * PAGE)) as (_, fd):
+        times.probe(fd)
+        with Map(fd, 2 * PAGE) as map_:
+            map_.view[5] = 0xA5
+            map_.view[PAGE + 7] = 0x5A
+            got = (map_.view[5], map_.view[PAGE + 7], map_.view[6])
+    _need(
+        got == (0xA5, 0x5A, 0),
+        f"stored a5 and 5a, loaded {got[0]:x}, {got[1]:x}; beside {got[2]:x}",
+    )
+    return "mmap succeeds, stores to two pages are loaded back"
+
+
+def coherent(context: Context) -> str:
+    size = 8 * PAGE
+    image = bytearray(context.random.randbytes(size))
+    with _mapped_file(context, bytes(image)) as (fs, fd, map_):
+        for turn in range(40):
+            length = context.random.randrange(1, 3 * PAGE)
+            offset = context.random.randrange(size - length)
+            new = context.random.randbytes(length)
+            if turn % 2:
+                map_.view[offset : offset + length] = new
+                how = "store"
+            else:
+                os.pwrite(fd, new, offset)
+                how = "write(2)"
+            image[offset : offset + length] = new
+            _same(os.pread(fd, size, 0), image, f"read(2) after a {how} at {offset}+{length}")
+            _same(bytes(map_.view), image, f"load after a {how} at {offset}+{length}")
+        _need(map_.msync() == 0, "msync failed")
+        _same(fs.data(_NAME), image, "the server's data after msync")
+    return (
+        "40 stores and writes, each seen by read(2) and by loads at once, by the server after msync"
+    )
+
+
+def _same(got: bytes, wanted: bytes | bytearray, what: str) -> None:
+    if got != wanted:
+        at = next(
+            (i for i, (a, b) in enumerate(zip(got, wanted, strict=False)) if a != b), len(got)
+        )
+        raise CheckError(f"{what}: differs from byte {at} on ({len(got)} bytes)")
+
+
+def msync_order(context: Context) -> str:
+    pages = 6
+    with _mapped_file(context, bytes(pages * PAGE)) as (fs, _, map_):
+        for page in range(0, pages, 2):  # with gaps, so that there are several WRITEs
+            map_.view[page * PAGE] = page + 1
+        fs.log(clear=True)
+        fs.withhold(Op.WRITE)
+        with _forked(map_.msync) as syncing:
+            _need(fs.wait(Op.WRITE, pages // 2), f"WRITEs on msync: {_story(fs.log())}")
+            fs.release(Op.WRITE, 1, keep=True)
+            _need(
+                not fs.wait(Op.FSYNC, seconds=_LISTEN),
+                f"FSYNC while WRITEs were unanswered: {_story(fs.log())}",
+            )
+            fs.release(Op.WRITE)
+            _need(fs.wait(Op.FSYNC), f"no FSYNC after the WRITEs: {_story(fs.log())}")
+            failed = syncing()
+        _need(failed == 0, f"msync gave {name_of(failed)}")
+        log = fs.log()
+        writes = [one for one in log if one.request and one.op == "WRITE"]
+        plain = [one for one in writes if not one.flags & p.WRITE_CACHE]
+        _need(not plain, f"WRITE without FUSE_WRITE_CACHE at {[one.offset for one in plain]}")
+        _before(log, ("reply", "WRITE"), ("request", "FSYNC"))
+        held = fs.data(_NAME)[::PAGE]
+        _need(
+            held == bytes([1, 0, 3, 0, 5, 0]), f"first bytes of the server's pages: {held.hex(' ')}"
+        )
+        return f"{_story(log)}, every WRITE with FUSE_WRITE_CACHE"
+
+
+def munmap_and_close_flush(context: Context) -> str:
+    with _file(context, bytes(2 * PAGE)) as (fs, fd):
+        times.probe(fd)
+        fs.log(clear=True)
+        map_ = Map(fd, 2 * PAGE)
+        try:
+            map_.view[0] = 1
+            os.close(fd)
+            closing = fs.log()
+            _before(closing, ("reply", "WRITE"), ("request", "FLUSH"))
+            _need(fs.data(_NAME, 0, 1) == b"\1", "close returned before the server had the store")
+            _need(
+                not fs.wait(Op.RELEASE, seconds=_LISTEN),
+                f"RELEASE while mapped: {_story(fs.log())}",
+            )
+            fs.log(clear=True)
+            map_.view[PAGE] = 2
+        finally:
+            map_.close()
+        _need(fs.wait(Op.RELEASE), f"no RELEASE after munmap: {_story(fs.log())}")
+        ending = fs.log()
+        _before(ending, ("reply", "WRITE"), ("request", "RELEASE"))
+        _need(fs.data(_NAME, PAGE, 1) == b"\2", "munmap lost the store")
+    return f"close: {_story(closing)}; munmap: {_story(ending)}"
+
+
+def accounting(context: Context) -> str:
+    pages = 4
+    with _mapped_file(context, bytes(pages * PAGE)) as (fs, fd, map_):
+        map_.view[::PAGE] = bytes([1]) * pages
+        before = _meminfo()
+        fs.withhold(Op.WRITE)
+        libc.start_writeback(fd)
+        _need(fs.wait(Op.WRITE), f"writeback was started, no WRITE came: {_story(fs.log())}")
+        held = _meminfo()
+        fs.release(Op.WRITE)
+        _need(map_.msync() == 0, "msync failed")
+        after = _meminfo()
+    temp = [one["WritebackTmp"] for one in (before, held, after)]
+    plain = [one["Writeback"] for one in (before, held, after)]
+    seen = (
+        f"before, held, answered: WritebackTmp {temp[0]}, {temp[1]}, {temp[2]} kB; "
+        f"Writeback {plain[0]}, {plain[1]}, {plain[2]} kB"
+    )
+    kilobytes = pages * PAGE // 1024
+    _need(temp == [0, kilobytes, 0] and plain[1] == 0, seen)
+    return seen
+
+
+def past_the_end(context: Context) -> str:
+    size = PAGE + 100
+    with _file(context, b"\x11" * size) as (_, fd):
+        times.probe(fd)
+        with Map(fd, 3 * PAGE) as map_:
+            _need(map_.view[size - 1] == 0x11, "the last byte is not the file's")
+            tail = bytes(map_.view[size : 2 * PAGE])
+            _need(not any(tail), f"past the end the last page has {_first(tail)}")
+            for what, touch in (("load", lambda: map_.view[2 * PAGE]), ("store", _store(map_))):
+                how = _fate(touch)
+                _need(how == "SIGBUS", f"a {what} one page past the end: {how}, not SIGBUS")
+            map_.view[size : 2 * PAGE] = b"\xee" * (2 * PAGE - size)
+            os.ftruncate(fd, 3 * PAGE)
+            loaded = bytes(map_.view[size : 3 * PAGE])
+            _need(not any(loaded), f"after growth a load sees {_first(loaded)}")
+            read = os.pread(fd, 3 * PAGE, size)
+            _need(not any(read), f"after growth read(2) sees {_first(read)}")
+            how = _fate(_store(map_))
+            _need(how == "no signal", f"after growth a store to the new page: {how}")
+    return "SIGBUS on load and store; what was stored past the end reads as zero after growth"
+
+
+def _store(map_: Map) -> Any:
+    def store() -> None:
+        map_.view[2 * PAGE] = 1
+
+    return store
+
+
+def _first(data: bytes) -> str:
+    at = next((i for i, byte in enumerate(data) if byte), -1)
+    return f"{data[at]:#x} at {at} bytes past the old end"
+
+
+def error_once(context: Context) -> str:
+    with (
+        _mapped_file(context, bytes(PAGE)) as (fs, fd, map_),
+        _opened(fs.path / _NAME, os.O_RDWR) as other,
+    ):
+        map_.view[0] = 1
+        fs.answer(Op.WRITE, errno.EIO)
+        first, second = map_.msync(), map_.msync()
+        _need(fs.wait(Op.WRITE, seconds=0), f"no WRITE on msync: {_story(fs.log())}")
+        fs.answer(Op.WRITE, 0)
+        elsewhere = [_fsync(other), _fsync(other)]
+        again = _fsync(fd)
+        map_.view[0] = 2
+        healed, data = map_.msync(), fs.data(_NAME, 0, 1)
+    seen = (
+        f"msync {name_of(first)}, {name_of(second)}; the other descriptor's fsync "
+        f"{name_of(elsewhere[0])}, {name_of(elsewhere[1])}; fsync {name_of(again)}; "
+        f"a new store's msync {name_of(healed)}, the server has {data.hex()}"
+    )
+    once = (first, second, *elsewhere, again) == (errno.EIO, 0, errno.EIO, 0, 0)
+    _need(once and healed == 0 and data == b"\2", seen)
+    return seen
+
+
+def _fsync(fd: int) -> int:
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        return error.errno or errno.EIO
+    return 0
+
+
+def read_only(context: Context) -> str:
+    with _file(context, bytes(PAGE)) as (fs, fd):
+        times.probe(fd)
+        with _opened(fs.path / _NAME, os.O_RDONLY) as readable:
+            direct = mmap_errno(readable, PAGE, READ | WRITE, SHARED)
+            with Map(readable, PAGE, READ) as map_:
+                later = map_.mprotect(READ | WRITE)
+        with Map(fd, PAGE, READ) as map_:
+            allowed = map_.mprotect(READ | WRITE)
+    seen = (
+        f"read-only descriptor: mmap {name_of(direct)}, mprotect {name_of(later)}; "
+        f"read-write descriptor: mprotect {name_of(allowed)}"
+    )
+    _need((direct, later, allowed) == (errno.EACCES, errno.EACCES, 0), seen)
+    return seen
+
+
+# ---------------------------------------------------------------- tools
+
+
+@contextlib.contextmanager
+def _forked(work: Any) -> Iterator[Any]:
+    """``work()`` in a child; yields a function that waits for the number it returned."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.write(writing, bytes([work() & 0xFF]))
+        os._exit(0)
+    os.close(writing)
+    try:
+        yield lambda: (os.read(reading, 1) or b"\xff")[0]
+    finally:
+        # Killed, not waited for here: it may hang in the kernel until the mount is gone.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        os.close(reading)
+
+
+def _fate(touch: Any) -> str:
+    """What signal a child gets from ``touch()``."""
+    pid = os.fork()
+    if pid == 0:
+        signal.signal(signal.SIGBUS, signal.SIG_DFL)
+        touch()
+        os._exit(0)
+    status = os.waitpid(pid, 0)[1]
+    return signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else "no signal"
+
+
+def _before(log: list[Event], first: tuple[str, str], second: tuple[str, str]) -> None:
+    """Every ``first`` comes before the first ``second``, and there are some of both."""
+    marks = [(one.event, one.op) for one in log]
+    _need(first in marks and second in marks, f"wanted {first} and {second}: {_story(log)}")
+    last = len(marks) - 1 - marks[::-1].index(first)
+    _need(last < marks.index(second), f"{second} before the last {first}: {_story(log)}")
+
+
+def _story(log: list[Event]) -> str:
+    """The log in one line: requests by name, replies with an arrow."""
+    told = [one.op if one.request else f"→{one.op}" for one in log if one.name or not one.request]
+    return " ".join(told[-40:]) or "nothing"
+
+
+def _meminfo() -> Mapping[str, int]:
+    # The counters are kept per CPU; this folds them first.
+    Path("/proc/sys/vm/stat_refresh").write_text("1")
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return {name: int(rest.split()[0]) for name, _, rest in (one.partition(":") for one in lines)}
+
+
+def prepare(_settings: Mapping[str, Any]) -> dict[str, str]:
+    """Raises OSError when nothing can be mounted."""
+    with (
+        tempfile.TemporaryDirectory(prefix="fuse-") as folder,
+        fuse.mounted({_NAME: b""}, Path(folder).resolve()) as fs,
+    ):
+        return {
+            "fuse protocol": f"{fs.facts['major']}.{fs.facts['minor']}",
+            "fuse offered": f"{fs.facts['offered']:#x}",
+            "fuse agreed": f"{fs.facts['agreed']:#x}",
+        }
+
+
+_IN_TREE = "Linux 6.12: fs/fuse/file.c"
+
+CHECKS = (
+    Check(
+        "B1",
+        "A shared writable map of a FUSE file can be made, and stores to it are kept",
+        "Linux 2.6.26: fuse: support writable mmap (3be5a52b30aa)",
+        "mmap(PROT_READ|PROT_WRITE, MAP_SHARED) succeeds, loads give what was stored",
+        shared_writable,
+        red="fuse-writable-mmap@control",
+    ),
+    Check(
+        "B2",
+        "A shared map is coherent with read(2) and write(2), both ways",
+        "mmap(2), MAP_SHARED; " + _IN_TREE,
+        "every store is seen by read(2), every write(2) by a load, at once",
+        coherent,
+    ),
+    Check(
+        "B3",
+        "msync sends the dirty pages as cached WRITEs, and FSYNC when all of them are answered",
+        _IN_TREE + ", fuse_fsync",
+        "WRITE with FUSE_WRITE_CACHE for each dirty page, then FSYNC after the last reply",
+        msync_order,
+    ),
+    Check(
+        "B4",
+        "close and munmap write back what the map dirtied; RELEASE comes after munmap",
+        _IN_TREE + ", fuse_flush and fuse_vma_close",
+        "close: WRITE answered, then FLUSH, no RELEASE; munmap: WRITE answered, then RELEASE",
+        munmap_and_close_flush,
+    ),
+    Check(
+        "B5",
+        "Pages under writeback are temporary copies, so that the MM never waits for a server",
+        "Linux 2.6.26: fuse: support writable mmap (3be5a52b30aa), NR_WRITEBACK_TEMP",
+        "while 4 pages' WRITEs are held: WritebackTmp 16 kB, Writeback 0 kB; then 0 kB again",
+        accounting,
+    ),
+    Check(
+        "B11",
+        "Touching a page past the end of the file gives SIGBUS; growth shows zeros",
+        "mmap(2), SIGBUS; POSIX.1-2024, mmap: the rest of the last page is zero-filled",
+        "SIGBUS for load and store; after ftruncate upwards only zeros past the old end",
+        past_the_end,
+    ),
+    Check(
+        "B12",
+        "A failed writeback is reported once to each open file",
+        "fsync(2); errseq_t, Linux Documentation/core-api/errseq.rst",
+        "msync EIO then 0; another descriptor's fsync EIO then 0; later stores are written",
+        error_once,
+    ),
+    Check(
+        "B16",
+        "A read-only descriptor gives no writable shared map",
+        "mmap(2) and mprotect(2), EACCES",
+        "read-only: EACCES from mmap and from mprotect; read-write: mprotect succeeds",
+        read_only,
+    ),
+)
+
+FEATURE = Feature(CHECKS, times.METRICS, prepare)

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""XFS with dax=always on virtio-pmem: the metrics.
+
+No msync and no fsync while samples are taken: virtio-pmem's flush waits for the host, and
+waiting is not counted in instructions. All pages are written before, with zeros, so a fault
+finds an allocated block and starts no transaction for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from itertools import repeat
+from pathlib import Path
+
+from guest.libc import MAP_NORESERVE, PAGE, PRIVATE, READ, WRITE, Map
+from guest.words import Bench, Context, Metric, Skipped
+
+POINT = Path("/mnt/pmem0")
+_PAGES = 512  # a turn
+_PART = _PAGES * PAGE  # bytes a turn
+_HUGE = 2 << 20
+_MAP_ANONYMOUS = 0x20
+_CHUNK = bytes(1 << 20)
+
+
+@contextlib.contextmanager
+def _written(name: str, size: int) -> Iterator[int]:
+    """A file of ``size`` zeros, every block written."""
+    if not os.path.ismount(POINT):
+        raise Skipped(f"nothing is mounted on {POINT}")
+    room = os.statvfs(POINT)
+    if size > room.f_bavail * room.f_frsize // 2:
+        raise Skipped(f"{size >> 20} MiB do not fit into half of what is free on {POINT}")
+    path = POINT / f"measure-{name}"
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        for at in range(0, size, len(_CHUNK)):
+            os.pwrite(fd, _CHUNK, at)
+        os.fsync(fd)
+        yield fd
+    finally:
+        os.close(fd)
+        path.unlink()
+
+
+class _Window:
+    """Maps one part of a file after the other, always at the same address.
+
+    The address is one page off what a huge mapping would need, so that every fault is one of
+    a single page, whatever blocks the file got.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.reserved = Map(-1, _PART + 2 * _HUGE, 0, PRIVATE | _MAP_ANONYMOUS | MAP_NORESERVE)
+        self.at = -(-self.reserved.address // _HUGE) * _HUGE + PAGE
+        self.map: Map
+
+    def open(self, part: int) -> memoryview:
+        self.map = Map(self.fd, _PART, READ | WRITE, offset=part * _PART, at=self.at)
+        return self.map.view
+
+    def close(self) -> None:
+        # Put the reservation back; an unmapped hole could be given to somebody else.
+        Map(-1, _PART, 0, PRIVATE | _MAP_ANONYMOUS | MAP_NORESERVE, at=self.at)
+
+
+@contextlib.contextmanager
+def _each_part(
+    name: str, parts: int, work: Callable[[memoryview], Callable[[], object]], units: int
+) -> Iterator[Bench]:
+    """Turn n works on part n, modulo ``parts``, of a file through a new map.
+
+    ``work(view)`` prepares, without touching the memory, what the window does.
+    """
+    with _written(name, parts * _PART) as fd:
+        window, turn = _Window(fd), iter(range(1 << 30))
+        doing: list[Callable[[], object]] = []
+
+        def before() -> None:
+            doing[:] = [work(window.open(next(turn) % parts))]
+
+        def after() -> None:
+            doing.clear()
+            window.close()
+
+        def run() -> object:
+            return doing[0]()
+
+        yield Bench(run, units, before, after)
+
+
+def first_touch(_context: Context, rounds: int) -> AbstractContextManager[Bench]:
+    marks = bytes([1]) * _PAGES
+
+    def work(view: memoryview) -> Callable[[], object]:
+        return lambda: view.__setitem__(slice(None, None, PAGE), marks)
+
+    return _each_part("first_touch", rounds, work, _PAGES)
+
+
+@contextlib.contextmanager
+def second_touch(_context: Context, _rounds: int) -> Iterator[Bench]:
+    marks, stride, turns = bytes([1]) * _PAGES, slice(None, None, PAGE), 16
+    with _written("second_touch", _PART) as fd:
+        window = _Window(fd)
+        view = window.open(0)
+        view[stride] = marks
+
+        def touch() -> None:
+            deque(map(view.__setitem__, repeat(stride, turns), repeat(marks)), maxlen=0)
+
+        yield Bench(touch, _PAGES * turns)
+        window.close()
+
+
+def seq_read(_context: Context, _rounds: int) -> AbstractContextManager[Bench]:
+    into = memoryview(bytearray(_PART))
+    everything = slice(None)
+    return _each_part(
+        "seq_read", 1, lambda view: lambda: into.__setitem__(everything, view), _PART >> 10
+    )
+
+
+def seq_write(context: Context, _rounds: int) -> AbstractContextManager[Bench]:
+    data, everything = context.random.randbytes(_PART), slice(None)
+    return _each_part(
+        "seq_write", 1, lambda view: lambda: view.__setitem__(everything, data), _PART >> 10
+    )
+
+
+def _shuffled(context: Context) -> list[slice]:
+    pages = [slice(at, at + PAGE) for at in range(0, _PART, PAGE)]
+    context.random.shuffle(pages)
+    return pages
+
+
+def rand_read(context: Context, _rounds: int) -> AbstractContextManager[Bench]:
+    pages, into, everything = _shuffled(context), memoryview(bytearray(PAGE)), slice(None)
+
+    def work(view: memoryview) -> Callable[[], object]:
+        sources = [view[one] for one in pages]
+        return lambda: deque(map(into.__setitem__, repeat(everything), sources), maxlen=0)
+
+    return _each_part("rand_read", 1, work, _PART >> 10)
+
+
+def rand_write(context: Context, _rounds: int) -> AbstractContextManager[Bench]:
+    pages, data = _shuffled(context), context.random.randbytes(PAGE)
+
+    def work(view: memoryview) -> Callable[[], object]:
+        return lambda: deque(map(view.__setitem__, pages, repeat(data)), maxlen=0)
+
+    return _each_part("rand_write", 1, work, _PART >> 10)
+
+
+METRICS = (
+    Metric(
+        "P.first_touch",
+        "First store to a page whose block is allocated and written with zeros: a 4 KiB DAX fault",
+        "page",
+        first_touch,
+        primary=True,
+        margin=0.01,  # the layout of the address space moves a fault by 250 instructions
+    ),
+    Metric("P.second_touch", "Store to a page that is mapped already", "page", second_touch),
+    Metric(
+        "P.seq_read",
+        "Copy 2 MiB out of a new map in order: a read fault and a copy for each page",
+        "KiB",
+        seq_read,
+        primary=True,
+    ),
+    Metric(
+        "P.seq_write",
+        "Copy 2 MiB into a new map in order: a write fault and a copy for each page",
+        "KiB",
+        seq_write,
+        primary=True,
+    ),
+    Metric(
+        "P.rand_read",
+        "Copy 512 pages out of a new map in random order",
+        "KiB",
+        rand_read,
+        margin=0.01,
+    ),
+    Metric(
+        "P.rand_write",
+        "Copy 512 pages into a new map in random order",
+        "KiB",
+        rand_write,
+        margin=0.01,
+    ),
+)

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""System calls that Python has no name for, or wraps too kindly.
+
+``mmap.mmap`` dup()s the descriptor and looks at sizes; a check of munmap, RELEASE or odd
+arguments must say exactly what it means, so it uses Map.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import mmap
+import os
+import platform
+from pathlib import Path
+
+PAGE = mmap.PAGESIZE
+READ, WRITE = mmap.PROT_READ, mmap.PROT_WRITE
+SHARED, PRIVATE = mmap.MAP_SHARED, mmap.MAP_PRIVATE
+MAP_FIXED = 0x10
+MAP_NORESERVE = 0x4000
+MS_SYNC = 4  # asm-generic/mman-common.h
+MNT_DETACH = 2
+MS_NOSUID, MS_NODEV = 2, 4  # linux/mount.h
+SYNC_FILE_RANGE_WRITE = 2
+PR_SET_PDEATHSIG = 1
+STATX_ATTR_DAX = 0x00200000  # linux/stat.h
+AT_EMPTY_PATH = 0x1000
+
+_STATX_NUMBER = {"x86_64": 332, "aarch64": 291}
+_STATX_ATTRIBUTES = 8  # offsets in struct statx
+_STATX_ATTRIBUTES_MASK = 56
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = (
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_long,
+)
+_libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+_libc.msync.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+_libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+_libc.sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+
+
+def _checked(result: int, what: str) -> int:
+    if result == -1:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+    return result
+
+
+class Map:
+    """One mapping. ``view`` is its memory; nothing may touch it after ``close()``."""
+
+    def __init__(
+        self,
+        fd: int,
+        length: int,
+        prot: int = READ | WRITE,
+        flags: int = SHARED,
+        offset: int = 0,
+        at: int | None = None,
+    ) -> None:
+        """Raises OSError with mmap's own errno."""
+        found = _libc.mmap(at, length, prot, flags | (MAP_FIXED if at else 0), fd, offset)
+        if found is None or found == ctypes.c_void_p(-1).value:
+            _checked(-1, "mmap")
+        self.address: int = found
+        self.length = length
+        self.view = memoryview((ctypes.c_char * length).from_address(found)).cast("B")
+
+    def msync(self) -> int:
+        """0, or the errno of msync(MS_SYNC)."""
+        failed = _libc.msync(self.address, self.length, MS_SYNC)
+        return ctypes.get_errno() if failed else 0
+
+    def mprotect(self, prot: int) -> int:
+        """0, or the errno."""
+        failed = _libc.mprotect(self.address, self.length, prot)
+        return ctypes.get_errno() if failed else 0
+
+    def close(self) -> None:
+        _checked(_libc.munmap(self.address, self.length), "munmap")
+
+    def __enter__(self) -> Map:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def mmap_errno(fd: int, length: int, prot: int, flags: int) -> int:
+    """The errno that mmap gives for these arguments, 0 when it maps (and unmaps again)."""
+    try:
+        Map(fd, length, prot, flags).close()
+    except OSError as error:
+        return error.errno or errno.EIO
+    return 0
+
+
+def mount(source: str, target: Path, kind: str, flags: int = 0, data: str = "") -> None:
+    _checked(
+        _libc.mount(
+            source.encode(),
+            os.fsencode(target),
+            kind.encode(),
+            ctypes.c_ulong(flags),
+            data.encode(),
+        ),
+        f"mount -t {kind} {target}",
+    )
+
+
+def unmount(target: Path, flags: int = 0) -> None:
+    _checked(_libc.umount2(os.fsencode(target), flags), f"umount {target}")
+
+
+def start_writeback(fd: int) -> None:
+    """Starts to write the file's dirty pages and does not wait for them."""
+    _checked(_libc.sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE), "sync_file_range")
+
+
+def die_with_parent(signal_number: int) -> None:
+    _checked(_libc.prctl(PR_SET_PDEATHSIG, signal_number, 0, 0, 0), "prctl")
+
+
+def statx_attributes(fd: int) -> tuple[int, int]:
+    """``stx_attributes`` and ``stx_attributes_mask`` of an open file."""
+    number = _STATX_NUMBER[platform.machine()]
+    out = (ctypes.c_char * 256)()
+    _checked(_libc.syscall(number, fd, b"", AT_EMPTY_PATH, 0x7FF, out), "statx")
+    at = ctypes.addressof(out)
+    return (
+        ctypes.c_uint64.from_address(at + _STATX_ATTRIBUTES).value,
+        ctypes.c_uint64.from_address(at + _STATX_ATTRIBUTES_MASK).value,
+    )
+
+
+def name_of(number: int) -> str:
+    """``EIO`` for 5, ``success`` for 0."""
+    return errno.errorcode.get(number, str(number)) if number else "success"

@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Variant -> image.
+
+The base is built first, and its tree kept. A variant starts from a clone of that tree, so
+make compiles only what its patches touch; the clone is thrown away. Everything that make
+runs comes from the tree, so it runs in the sandbox, which shows the tree at one fixed path.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+
+from patchlab import elf, kconfig, make, pristine, series, source, tree
+from patchlab.errors import BuildError
+from patchlab.kconfig import Merged
+from patchlab.model import AppliedPatch, Base, Image, Lab, SourceTree, Variant
+from patchlab.paths import Cache
+from patchlab.progress import Progress
+from patchlab.store import content
+
+# Part of every key: raise it when the same inputs would give other bytes.
+_RECIPE = "1"
+_MANIFEST = "image.json"
+_TREE = "tree"
+_STEPS = "steps"  # a room of the cache: how many steps each variant took last time
+# What a variant's first build takes beyond its changed files: modpost, links, compression.
+_LINK_STEPS = 60
+_HEADER_SHARE = 0.7  # of a cold build, when a header that is included widely changes
+_RELEASE = re.compile(r"[\w.+~-]{1,64}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """Everything that decides the bytes of an image; known before anything slow."""
+
+    variant: Variant
+    key: str
+    merged: Merged
+    toolchain: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Shop:
+    lab: Lab
+    cache: Cache
+    progress: Progress
+    jobs: int
+
+
+def build(
+    variant: Variant, lab: Lab, cache: Cache, progress: Progress, jobs: int | None = None
+) -> Image:
+    """The image of ``variant``, from the cache or built now (minutes; a cold base, many).
+
+    ``jobs`` is how many processes make runs at once, one a core by default. Raises
+    PatchError, BuildError (the kernel does not build in ``limits.build`` seconds, or loses
+    a wanted option; names the log), MissingTool and LostInstrument. A failed or killed
+    build publishes nothing.
+    """
+    shop = _Shop(lab, cache, progress, jobs or os.cpu_count() or 1)
+    plan = _plan(variant, lab, cache)
+    images = cache.room("images")
+    if content.find(images, plan.key) is None:
+        for earlier, later in plan.merged.conflicts:
+            progress.note(f"{later}: {later.text} instead of {earlier.text} ({earlier})")
+        sources = source.fetch(variant.base, cache, progress)
+        base = _base_tree(_plan(Variant("base", variant.base), lab, cache), sources, shop)
+        content.publish(images, plan.key, lambda to: _image(plan, sources, base, to, shop))
+    return _load(images / plan.key, variant)
+
+
+def find(variant: Variant, lab: Lab, cache: Cache) -> Image | None:
+    """The image of ``variant`` if it is built already. Runs no make, fetches nothing."""
+    folder = content.find(cache.room("images"), plan_key(variant, lab, cache))
+    return _load(folder, variant) if folder else None
+
+
+def plan_key(variant: Variant, lab: Lab, cache: Cache) -> str:
+    """The key that the image of ``variant`` has or will have."""
+    return _plan(variant, lab, cache).key
+
+
+def _plan(variant: Variant, lab: Lab, cache: Cache) -> _Plan:
+    names = (*variant.base.fragments, *variant.fragments)
+    files = kconfig.fragment_files(lab.kernels, names)
+    merged = kconfig.merge(kconfig.read_fragment(file) for file in files)
+    toolchain = make.toolchain()
+    key = content.digest(
+        _RECIPE,
+        source.key(variant.base, cache),
+        *(f"{tool}: {line}" for tool, line in sorted(toolchain.items())),
+        *names,
+        *(line.text for line in merged.wanted),
+        *(
+            f"{revision}/{patch.file.name} {patch.sha256} -C{revision.min_context}"
+            for revision in variant.revisions
+            for patch in revision.patches
+        ),
+    )
+    return _Plan(variant, key, merged, toolchain)
+
+
+def _base_tree(plan: _Plan, sources: SourceTree, shop: _Shop) -> Path:
+    """The built tree of a base: the objects that every variant starts from."""
+
+    def fill(to: Path) -> None:
+        folder = to / _TREE
+        tree.clone(sources.folder, None, folder)
+        _compile(plan, folder, (), shop)
+        # The linker's first tries are a third of what a variant would have to copy.
+        for path in folder.glob(".tmp_vmlinux*"):
+            path.unlink()
+
+    return content.publish(shop.cache.room("trees"), plan.key, fill) / _TREE
+
+
+def _image(plan: _Plan, sources: SourceTree, base: Path, to: Path, shop: _Shop) -> None:
+    """Fill ``to`` with the image; what it was built in goes before it is published."""
+    if not plan.variant.revisions and not plan.variant.fragments:
+        _collect(plan, base, (), sources, to)
+        return
+    folder = to / _TREE
+    with shop.progress.step(f"tree of {plan.variant.name}"):
+        tree.clone(sources.folder, base, folder)
+        patches = series.apply(folder, plan.variant.revisions, shop.progress)
+    with pristine.guarded(sources, shop.cache):
+        _compile(plan, folder, patches, shop)
+    _collect(plan, folder, patches, sources, to)
+    shutil.rmtree(folder)
+
+
+class _Built(msgspec.Struct):
+    """What a build tells of itself; kept in the tree's folder, beside the tree."""
+
+    seconds: float
+    steps: int
+
+
+def _compile(plan: _Plan, folder: Path, patches: tuple[AppliedPatch, ...], shop: _Shop) -> None:
+    """Configure and make ``folder``. Its log and figures are left beside it."""
+    begun = time.monotonic()
+    name = f"build-{re.sub(r'[^A-Za-z0-9.@_-]+', '_', plan.variant.name)}-{plan.key}.log"
+    log = shop.cache.room("logs") / name
+    log.unlink(missing_ok=True)
+    maker = make.Maker(folder, log, begun + shop.lab.limits.build, shop.jobs)
+    with shop.progress.step(f"build {plan.variant.name}") as step:
+        kconfig.configure(folder, plan.merged, maker.configure)
+        memory = shop.cache.room(_STEPS) / _step_key(plan.variant)
+        total = _expected_steps(plan.variant, patches, memory)
+        steps = maker.build(lambda done: step.advance(done, max(total, done)))
+    memory.write_text(str(steps))
+    built = _Built(time.monotonic() - begun, steps)
+    (folder.parent / "built.json").write_bytes(msgspec.json.encode(built))
+    shutil.copyfile(log, folder.parent / "build.log")
+
+
+def _step_key(variant: Variant) -> str:
+    return content.digest(variant.base.name, variant.name)
+
+
+def _expected_steps(variant: Variant, patches: tuple[AppliedPatch, ...], memory: Path) -> int:
+    """How many steps make will take: what it took last time, or an estimate."""
+    if memory.is_file() and (text := memory.read_text()).isdecimal():
+        return int(text)
+    if not variant.revisions or variant.fragments:
+        return variant.base.build_steps
+    files = {file for patch in patches for file in patch.files}
+    if any(file.startswith(("include/", "arch/x86/include/")) for file in files):
+        return int(variant.base.build_steps * _HEADER_SHARE)
+    return len(files) + _LINK_STEPS
+
+
+def _collect(
+    plan: _Plan, folder: Path, patches: tuple[AppliedPatch, ...], sources: SourceTree, to: Path
+) -> None:
+    """Copy what an image is out of the built tree, and write its manifest."""
+    for name, path in make.PRODUCTS.items():
+        shutil.copyfile(_product(folder, path), to / name)
+    built = msgspec.json.decode((folder.parent / "built.json").read_bytes(), type=_Built)
+    if folder.parent != to:
+        shutil.copyfile(folder.parent / "build.log", to / "build.log")
+    else:
+        (to / "built.json").unlink()
+    image = Image(
+        key=plan.key,
+        variant=plan.variant.name,
+        folder=to,
+        release=_release(folder),
+        source_package=sources.package,
+        source_version=sources.version,
+        patches=patches,
+        fragments=(*plan.variant.base.fragments, *plan.variant.fragments),
+        toolchain=plan.toolchain,
+        bzimage_sha256=hashlib.sha256((to / "bzImage").read_bytes()).hexdigest(),
+        code_sha256=elf.code_digest(to / "vmlinux"),
+        build_seconds=built.seconds,
+        build_steps=built.steps,
+    )
+    (to / _MANIFEST).write_bytes(msgspec.json.encode(image, enc_hook=str))
+
+
+def _product(folder: Path, name: str) -> Path:
+    """A file that the build made. Untrusted code could have left a link to anywhere."""
+    path = (folder / name).resolve()
+    if not path.is_relative_to(folder.resolve()) or not path.is_file():
+        raise BuildError(f"make succeeded, and left no file {name} in its tree")
+    return path
+
+
+def _release(folder: Path) -> str:
+    release = kconfig.read_inside(folder, "include/config/kernel.release").strip()
+    if not _RELEASE.fullmatch(release):
+        raise BuildError(f"the kernel's release is not a name: {release[:80]!r}")
+    return release
+
+
+def _load(folder: Path, variant: Variant) -> Image:
+    data = (folder / _MANIFEST).read_bytes()
+    image = msgspec.json.decode(data, type=Image, dec_hook=lambda _, text: Path(text))
+    # The same content may have been built under another name, or the cache been moved.
+    return replace(image, folder=folder, variant=variant.name)
+
+
+def base_config(base: Base, lab: Lab, cache: Cache) -> str | None:
+    """The .config of the built base, or None while it has not been built."""
+    image = find(Variant("base", base), lab, cache)
+    return image.config.read_text(encoding="utf-8") if image else None

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""runner.py boot: does it come up, how fast, and what does its log say?"""
+
+from __future__ import annotations
+
+import argparse
+
+from patchlab import measure
+from patchlab.commands.desk import Desk, adhoc
+from patchlab.model import Outcome
+from patchlab.run import Wanted, execute
+
+HELP = "boot variants once, scan their logs, power them off"
+EXAMPLE = "runner.py boot base"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("variants", nargs="+", metavar="VARIANT")
+
+
+def run(args: argparse.Namespace, desk: Desk) -> int:
+    lab = desk.lab()
+    plan = adhoc(lab, args.variants, "boot", ())
+    with desk.place() as place:
+        run_id = execute(
+            lab, plan, place, desk.progress, Wanted(checks=False, bench=False, boot=True)
+        )
+        boots = place.results.load_run(run_id).boots
+    for boot in boots:
+        desk.write(
+            f"{boot.variant}: {boot.outcome} in {boot.seconds:.1f} s, "
+            f"agent after {boot.ready_seconds:.1f} s{': ' if boot.reason else ''}{boot.reason}"
+        )
+        for finding in boot.findings:
+            desk.write(f"  {finding.kind}: {finding.title} (console line {finding.line})")
+    desk.write(f"consoles: {desk.results_folder / measure.run_folder(run_id)}")
+    return 0 if all(boot.outcome is Outcome.PASSED for boot in boots) else 1

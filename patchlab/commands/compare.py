@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""runner.py compare A B: two arms of a stored run, check by check and metric by metric."""
+
+from __future__ import annotations
+
+import argparse
+
+from patchlab import compare as comparing
+from patchlab import config
+from patchlab.commands.desk import Desk
+from patchlab.commands.report import exit_code
+from patchlab.config import names
+from patchlab.report import json_, text
+
+HELP = "compare two arms of a stored run (the newest that has both)"
+EXAMPLE = "runner.py compare base fuse-writable-mmap@control"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("baseline", metavar="A")
+    parser.add_argument("candidate", metavar="B")
+    parser.add_argument("--run", type=int, metavar="ID", help="a certain run; list shows them")
+    parser.add_argument("--json", action="store_true", help="print the comparison as JSON")
+
+
+def run(args: argparse.Namespace, desk: Desk) -> int:
+    lab = desk.lab()
+    arms = [config.find_variant(lab, name).name for name in (args.baseline, args.candidate)]
+    with desk.results() as results:
+        stored = results.load_run(args.run or results.latest_run(arms=arms))
+    for arm in arms:
+        if arm not in stored.arms:
+            raise names.unknown("arm", arm, stored.arms, where=f" in run {stored.id}")
+    comparison = comparing.compare(stored, *arms)
+    renderer = json_ if args.json else text
+    desk.write(renderer.render(stored, [comparison]))
+    return exit_code(stored, [comparison])

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What every verb works with: the lab, the cache, the results, and two places to write to."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from patchlab import config
+from patchlab.model import Lab, RunPlan, Variant
+from patchlab.paths import Cache
+from patchlab.progress import Progress
+from patchlab.run import Place
+from patchlab.store.results import Results
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    lab_file: Path
+    cache: Cache
+    out: Console  # results: what a pipe gets
+    progress: Progress  # how far things are: standard error
+    command: tuple[str, ...]
+
+    def lab(self) -> Lab:
+        """lab.toml, validated. Raises UsageError."""
+        return config.load(self.lab_file)
+
+    @property
+    def results_folder(self) -> Path:
+        return self.lab_file.parent / "results"
+
+    @contextlib.contextmanager
+    def results(self) -> Iterator[Results]:
+        self.results_folder.mkdir(parents=True, exist_ok=True)
+        with Results.open(self.results_folder / "lab.sqlite") as results:
+            yield results
+
+    @contextlib.contextmanager
+    def place(self) -> Iterator[Place]:
+        with self.results() as results:
+            yield Place(self.cache, results, self.results_folder, self.command)
+
+    def write(self, text: str) -> None:
+        """Text as it is: no markup, no wrapping, no colour."""
+        self.out.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def adhoc(lab: Lab, names: Sequence[str], title: str, features: Sequence[str]) -> RunPlan:
+    """A run of variants named on the command line; the first one is the baseline."""
+    variants: list[Variant] = [config.find_variant(lab, name) for name in names]
+    arms = tuple({variant.name: variant for variant in variants}.values())
+    wanted = tuple(features) or lab.runs[lab.default_run].features
+    return RunPlan(name=title, title=title, arms=arms, baseline=arms[0].name, features=wanted)

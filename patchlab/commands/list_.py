@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""runner.py list: what can be run, built, checked and timed, and what was run."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import msgspec
+from rich.console import Group
+from rich.table import Table
+
+from patchlab import features
+from patchlab.commands.desk import Desk
+from patchlab.model import CheckInfo, Lab
+from patchlab.store.results import RunLine
+
+HELP = "runs, bases, series and revisions, checks, metrics, stored runs"
+EXAMPLE = "runner.py list --json"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print the lists as JSON")
+
+
+def run(args: argparse.Namespace, desk: Desk) -> int:
+    lab = desk.lab()
+    catalogue = features.catalogue()
+    with desk.results() as results:
+        stored = results.runs()
+    if args.json:
+        document = _document(lab, catalogue, stored)
+        desk.write(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
+    else:
+        desk.out.print(_tables(lab, catalogue, stored))
+    return 0
+
+
+def seen_red(check: CheckInfo) -> str:
+    """The image on which the check has failed, or that there is none."""
+    return check.red or "unproved"
+
+
+def _document(lab: Lab, catalogue: features.Catalogue, stored: list[RunLine]) -> dict[str, Any]:
+    return {
+        "format": "patchlab-list/1",
+        "runs": [
+            {
+                "name": plan.name,
+                "title": plan.title,
+                "baseline": plan.baseline,
+                "arms": [arm.name for arm in plan.arms],
+                "features": plan.features,
+                "default": plan.name == lab.default_run,
+            }
+            for plan in lab.runs.values()
+        ],
+        "bases": [{"name": b.name, "title": b.title} for b in lab.bases.values()],
+        "series": [
+            {
+                "name": s.name,
+                "title": s.title,
+                "feature": s.feature,
+                "revisions": [
+                    {"name": r.name, "about": r.about, "patches": len(r.patches)}
+                    for r in s.revisions
+                ],
+            }
+            for s in lab.series.values()
+        ],
+        "checks": [
+            {
+                "id": c.id,
+                "feature": c.feature,
+                "sentence": c.sentence,
+                "source": c.source,
+                "seen_red": seen_red(c),
+            }
+            for c in catalogue.checks
+        ],
+        "metrics": catalogue.metrics,
+        "stored": stored,
+    }
+
+
+def _tables(lab: Lab, catalogue: features.Catalogue, stored: list[RunLine]) -> Group:
+    runs = _table("runs", "name", "arms", "features")
+    for plan in lab.runs.values():
+        star = " (default)" if plan.name == lab.default_run else ""
+        runs.add_row(
+            plan.name + star, "\n".join(a.name for a in plan.arms), "\n".join(plan.features)
+        )
+    variants = _table("series", "series@revision", "patches", "about")
+    for series in lab.series.values():
+        for revision in series.revisions:
+            variants.add_row(str(revision), str(len(revision.patches)), revision.about)
+    checks = _table("checks", "id", "what must hold", "seen red on")
+    for check in catalogue.checks:
+        checks.add_row(check.id, check.sentence, seen_red(check))
+    metrics = _table("metrics", "id", "what is timed", "unit", "clocks")
+    for metric in catalogue.metrics:
+        metrics.add_row(metric.id, metric.sentence, metric.unit, ", ".join(metric.clocks))
+    kept = _table("stored runs", "id", "name", "arms", "clock", "started", "boots", "finished")
+    for line in stored:
+        kept.add_row(
+            str(line.id),
+            line.name,
+            ", ".join(line.arms),
+            line.clock,
+            line.started,
+            str(line.boots),
+            "yes" if line.finished else "no",
+        )
+    return Group(runs, variants, checks, metrics, kept)
+
+
+def _table(title: str, *columns: str) -> Table:
+    return Table(*columns, title=title, title_justify="left", title_style="bold", box=None)

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What lab.toml, kernels/*.toml and patches/*/series.toml may say, and what holds if they do not.
+
+docs/lab-toml.md explains every field; tests/test_docs.py holds the two together.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct, field
+
+Count = Annotated[int, Meta(ge=1, description="a whole number of 1 or more")]
+Natural = Annotated[
+    int, Meta(ge=0, le=2**32 - 1, description="a whole number of 0 or more, below 2^32")
+]
+Context = Annotated[int, Meta(ge=1, le=3, description="a whole number from 1 to 3")]
+Seconds = Annotated[
+    float, Meta(gt=0, le=86400, description="seconds: a number above 0, up to 86400 (a day)")
+]
+Size = Annotated[
+    str,
+    Meta(
+        pattern=r"^[1-9][0-9]{0,5}[KMGT]\Z",
+        description='a size as a string: a number and K, M, G or T, as in "512M"',
+    ),
+]
+Word = Annotated[
+    str,
+    Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*\Z", description="a word of letters, digits and '_'"),
+]
+Date = Annotated[
+    str,
+    Meta(
+        pattern=r"^[0-9]{4}(-[0-9]{2}(-[0-9]{2})?)?\Z",
+        description='a date as a string: "2008", "2008-04" or "2008-04-30"',
+    ),
+]
+Text = Annotated[str, Meta(min_length=1, description="a string that is not empty")]
+Texts = Annotated[
+    tuple[Text, ...], Meta(min_length=1, description="an array of one string or more")
+]
+
+
+class Table(Struct, frozen=True, forbid_unknown_fields=True):
+    """Every table of every file: frozen, and an unknown key is an error."""
+
+
+# ---------------------------------------------------------------- lab.toml
+
+
+class RootTable(Table, frozen=True):
+    """``[machine.root]``: the guest's own Debian root."""
+
+    suite: Text = "trixie"
+    packages: Texts = (
+        "python3",
+        "openssh-server",
+        "xfsprogs",
+        "e2fsprogs",
+        "util-linux",
+        "mount",
+        "iproute2",
+        "kmod",
+        "procps",
+    )
+
+
+class PmemTable(Table, frozen=True):
+    """``[[machine.pmem]]``: one virtio-pmem device."""
+
+    name: Word
+    size: Size = "512M"
+    filesystem: Literal["xfs", "ext4"] = "xfs"
+    mkfs: tuple[Text, ...] = ()
+    mount: tuple[Text, ...] = ("dax=always",)
+
+
+class MachineTable(Table, frozen=True):
+    """``[machine]``: how a guest is started."""
+
+    memory: Size = "1G"
+    cpus: Count = 2
+    bench_cpu: Text = "max,-erms,-fsrm"
+    check_cpu: Text = "max"
+    root: RootTable = field(default_factory=RootTable)
+    pmem: tuple[PmemTable, ...] = ()
+
+
+class SamplingTable(Table, frozen=True):
+    """``[sampling]``: how a run is laid out."""
+
+    blocks: Count = 5
+    seed: Natural = 2008
+    parallel: Natural = 0
+
+
+class LimitsTable(Table, frozen=True):
+    """``[limits]``: deadlines in seconds on the host's clock."""
+
+    boot: Seconds = 180.0
+    check: Seconds = 60.0
+    measure: Seconds = 300.0
+    poweroff: Seconds = 30.0
+    build: Seconds = 3600.0
+
+
+class RunTable(Table, frozen=True):
+    """``[run.NAME]``: which arms are compared, and by which features."""
+
+    title: Text
+    base: Text
+    arms: Texts
+    features: Texts
+    baseline: Text = "base"
+    fragments: tuple[Text, ...] = ()
+
+
+class LabFile(Table, frozen=True):
+    """lab.toml."""
+
+    default: Text
+    kernels: Text = "kernels"
+    patches: Texts = ("patches",)
+    machine: MachineTable = field(default_factory=MachineTable)
+    sampling: SamplingTable = field(default_factory=SamplingTable)
+    limits: LimitsTable = field(default_factory=LimitsTable)
+    run: dict[str, RunTable] = field(default_factory=dict)
+
+
+# ---------------------------------------------------------------- kernels/<base>.toml
+
+
+class SourceTable(Table, frozen=True):
+    """``[source]``: where the kernel's source comes from."""
+
+    kind: Literal["debian"]
+    package: Text
+    tarball: Text
+
+
+class ReferenceTable(Table, frozen=True):
+    """``[reference]``: the distribution's own .config that the slim one is held against."""
+
+    package: Text
+    path: Text
+
+
+class BaseFile(Table, frozen=True):
+    """kernels/<base>.toml."""
+
+    title: Text
+    source: SourceTable
+    fragments: Texts
+    build_steps: Count
+    reference: ReferenceTable | None = None
+
+
+# ---------------------------------------------------------------- patches/<series>/series.toml
+
+
+class PostedTable(Table, frozen=True):
+    """``[[posted]]``: one posting of the series, or of what it became."""
+
+    who: Text
+    date: Date
+    what: Text
+    link: str = ""
+
+
+class RevisionTable(Table, frozen=True):
+    """``[revision.NAME]``: one revision that the lab has patches of."""
+
+    bases: Texts
+    min_context: Context = 3
+    about: str = ""
+
+
+class LedgerTable(Table, frozen=True):
+    """``[[ledger]]``: one demand of a reviewer."""
+
+    id: Text
+    who: Text
+    date: Date
+    demand: Text
+    checks: tuple[Word, ...] = ()
+    answered: str = ""
+
+
+class SeriesFile(Table, frozen=True):
+    """patches/<series>/series.toml."""
+
+    title: Text
+    feature: Text
+    posted: tuple[PostedTable, ...] = ()
+    revision: dict[str, RevisionTable] = field(default_factory=dict)
+    ledger: tuple[LedgerTable, ...] = ()

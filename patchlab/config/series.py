@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""patches/<series>/: series.toml and a folder of patches for each revision -> model.Series."""
+
+from __future__ import annotations
+
+import email
+import email.policy
+import hashlib
+import re
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+
+from patchlab.config.names import did_you_mean, require_name, unknown
+from patchlab.config.schema import LedgerTable, PostedTable, RevisionTable, SeriesFile
+from patchlab.config.toml import Document, read, shown, text_lines
+from patchlab.errors import UsageError
+from patchlab.model import Base, Demand, Patch, Posting, Revision, Series
+
+ORDER = "series"  # the file of a revision that lists its patches, one a line, as in quilt
+_TAG = re.compile(r"^\s*\[[^\]]*\bPATCH\b[^\]]*\]\s*")
+
+
+def load_all(
+    folders: Iterable[Path], bases: Mapping[str, Base], features: Collection[str]
+) -> dict[str, Series]:
+    """Every series in ``folders``, by name. Raises UsageError for the first fault in any."""
+    found: dict[str, Series] = {}
+    for folder in folders:
+        for file in _series_files(folder):
+            series = load_series(file, bases, features)
+            if series.name in found:
+                message = f"{shown(file)}: series '{series.name}' exists twice"
+                raise UsageError(message, hint=f"the other one: {shown(found[series.name].file)}")
+            found[series.name] = series
+    return found
+
+
+def load_series(file: Path, bases: Mapping[str, Base], features: Collection[str]) -> Series:
+    """One series.toml with the patches of its revisions."""
+    document = read(file, SeriesFile)
+    table = document.table
+    name = file.parent.name
+    with document.at(()):
+        require_name("series", name)
+    if table.feature not in features:
+        with document.at(("feature",)):
+            raise unknown("feature", table.feature, features)
+    _reject_stray_folders(document)
+    return Series(
+        name=name,
+        title=table.title,
+        feature=table.feature,
+        file=file,
+        posted=tuple(_posting(posted) for posted in table.posted),
+        revisions=tuple(_revision(document, revision, bases) for revision in table.revision),
+        ledger=_ledger(document),
+    )
+
+
+def _series_files(folder: Path) -> list[Path]:
+    files = [
+        child / "series.toml"
+        for child in sorted(folder.iterdir())
+        if child.is_dir() and not child.name.startswith(".")
+    ]
+    for file in files:
+        if not file.is_file():
+            hint = "every folder here is a series; docs/lab-toml.md says what the file holds"
+            raise UsageError(f"{shown(file.parent)}: no series.toml", hint=hint)
+    return files
+
+
+def _posting(table: PostedTable) -> Posting:
+    return Posting(who=table.who, date=table.date, what=table.what, link=table.link)
+
+
+def _ledger(document: Document[SeriesFile]) -> tuple[Demand, ...]:
+    seen: set[str] = set()
+    for index, entry in enumerate(document.table.ledger):
+        if entry.id in seen:
+            path = ("ledger", index, "id")
+            raise document.error(path, f"demand '{entry.id}' exists twice", hint="give it its own")
+        seen.add(entry.id)
+    return tuple(_demand(entry) for entry in document.table.ledger)
+
+
+def _demand(table: LedgerTable) -> Demand:
+    return Demand(
+        id=table.id,
+        who=table.who,
+        date=table.date,
+        demand=table.demand,
+        checks=table.checks,
+        answered=table.answered,
+    )
+
+
+def _reject_stray_folders(document: Document[SeriesFile]) -> None:
+    """A folder of patches that series.toml does not know would be left out in silence."""
+    declared = document.table.revision
+    for child in sorted(document.file.parent.iterdir()):
+        if (child / ORDER).is_file() and child.name not in declared:
+            hint = did_you_mean(child.name, declared) or f"add [revision.{child.name}]"
+            raise document.error((), f"folder '{child.name}' is not among the revisions", hint=hint)
+
+
+def _revision(document: Document[SeriesFile], name: str, bases: Mapping[str, Base]) -> Revision:
+    table: RevisionTable = document.table.revision[name]
+    folder = document.file.parent / name
+    with document.at(("revision", name)):
+        require_name("revision", name)
+        if not folder.is_dir():
+            hint = "it holds the patches of the revision and a file 'series' that lists them"
+            raise UsageError(f"revision '{name}' has no folder {shown(folder)}", hint=hint)
+    for index, base in enumerate(table.bases):
+        if base not in bases:
+            with document.at(("revision", name, "bases", index)):
+                raise unknown("base", base, bases)
+    return Revision(
+        series=document.file.parent.name,
+        name=name,
+        bases=table.bases,
+        patches=_patches(folder),
+        min_context=table.min_context,
+        about=table.about,
+    )
+
+
+def _patches(folder: Path) -> tuple[Patch, ...]:
+    order = folder / ORDER
+    there = {file.name for file in folder.glob("*.patch")}
+    listed: list[str] = []
+    for number, line in enumerate(text_lines(order), 1):
+        name = line.partition("#")[0].strip()
+        if not name:
+            continue
+        where = f"{shown(order)}:{number}"
+        if name in listed:
+            raise UsageError(f"{where}: '{name}' is listed twice", hint="list it once")
+        if name not in there:
+            error = unknown("patch", name, there, where=" in this folder")
+            raise UsageError(f"{where}: {error}", hint=error.hint)
+        listed.append(name)
+    for name in sorted(there - set(listed)):
+        message = f"{shown(order)}: '{name}' is in the folder and not listed"
+        raise UsageError(message, hint="list it where it belongs, or take it out of the folder")
+    if not listed:
+        hint = "git format-patch writes the files; list them one a line"
+        raise UsageError(f"{shown(order)}: lists no patch", hint=hint)
+    return tuple(_patch(folder / name) for name in listed)
+
+
+def _patch(file: Path) -> Patch:
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{shown(file)}: {error.strerror}") from None
+    return Patch(
+        file=file, subject=subject(data, shown(file)), sha256=hashlib.sha256(data).hexdigest()
+    )
+
+
+def subject(data: bytes, where: str) -> str:
+    """The subject of a format-patch file, unfolded, decoded, without ``[PATCH …]``.
+
+    Raises UsageError, headed by ``where``, when there is none.
+    """
+    message = email.message_from_bytes(data, policy=email.policy.default)
+    text = " ".join(str(message.get("Subject", "")).split())
+    short = _TAG.sub("", text)
+    if not short:
+        hint = "write it with git format-patch"
+        raise UsageError(f"{where}: no Subject: line, so not a format-patch file", hint=hint)
+    return short

@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A running guest: SSH, typed calls to the agent, and a deadline for every one of them.
+
+The protocol is one JSON object a line each way over the agent's stdin and stdout. What
+comes back is untrusted: it is parsed as data, with a size limit, and nothing of it becomes
+a path, a command or markup.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import paramiko
+
+from patchlab.console import Watch
+from patchlab.errors import LostInstrument
+from patchlab.keys import KeyPair
+from patchlab.model import CheckResult, Outcome, Sample
+
+REPLY_LIMIT = 4 << 20  # bytes
+AGENT = "exec python3 -u /run/lab/guest/agent.py"
+_SLICE = 0.25  # seconds between two looks at QEMU and the console
+_SETTLE = 2.0  # seconds for the rest of an oops to reach the log
+
+
+class GuestCrashed(Exception):
+    """The kernel under test died: data for the boot's record, not an error of the lab."""
+
+
+class GuestTimedOut(Exception):
+    """The guest ran past a deadline on the host's clock."""
+
+
+class AgentRefused(Exception):
+    """The agent answered that it could not do what was asked."""
+
+
+class AgentError(Exception):
+    """What came back is no answer at all: the instrument broke, not the kernel."""
+
+
+class _Reply(msgspec.Struct):
+    id: int
+    ok: bool
+    error: str = ""
+    facts: dict[str, str] = {}
+    result: msgspec.Raw = msgspec.Raw(b"null")
+    samples: msgspec.Raw = msgspec.Raw(b"[]")
+    outcome: str = ""
+    reason: str = ""
+
+
+class _Result(msgspec.Struct):
+    id: str
+    feature: str
+    outcome: str
+    expected: str
+    seen: str
+    seconds: float
+
+
+class _Sample(msgspec.Struct):
+    index: int
+    value: float
+    warmup: bool
+    idle: bool
+
+
+# What an agent may say of a check; the rest is for the host to decide.
+_AGENT_OUTCOMES = {
+    Outcome.PASSED,
+    Outcome.FAILED,
+    Outcome.UNSUPPORTED,
+    Outcome.SKIPPED,
+    Outcome.TIMED_OUT,
+}
+
+
+class Console:
+    """Follows a guest's console file and tells when the kernel died."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._position = 0
+        self._watch = Watch()
+        self.fatal = ""
+
+    def look(self) -> str:
+        """Read what is new; the kind of the first fatal finding so far, or ``""``."""
+        with contextlib.suppress(FileNotFoundError), self.path.open("rb") as file:
+            file.seek(self._position)
+            while chunk := file.read(1 << 16):
+                self._position += len(chunk)
+                self.fatal = self.fatal or self._watch.feed(chunk) or ""
+        return self.fatal
+
+    def text(self) -> str:
+        with contextlib.suppress(FileNotFoundError):
+            return self.path.read_bytes().decode("utf-8", "replace")
+        return ""
+
+
+class Guest:
+    """The agent behind one SSH channel. Made by machine.boot()."""
+
+    def __init__(
+        self, client: paramiko.SSHClient, console: Console, alive: Callable[[], bool]
+    ) -> None:
+        self.client = client
+        self.console = console
+        self._alive = alive
+        self._next = 0
+        self._buffer = b""
+        self._channel = _session(client)
+        self._channel.exec_command(AGENT)
+
+    # ------------------------------------------------------------ typed calls
+
+    def hello(self, deadline: float) -> Mapping[str, str]:
+        """What the guest says of itself."""
+        return self._call("hello", deadline).facts
+
+    def prepare(self, feature: str, settings: Mapping[str, Any], deadline: float) -> None:
+        """Let a feature make what its checks and metrics stand on (file systems, mounts)."""
+        self._call("prepare", deadline, feature=feature, settings=dict(settings))
+
+    def check(self, feature: str, check: str, deadline: float) -> CheckResult:
+        """Run one check. The agent has ``deadline`` seconds, the guest ten more to say so."""
+        reply = self._call("check", deadline + 10, feature=feature, check=check, deadline=deadline)
+        got = _convert(reply.result, _Result)
+        if (got.feature, got.id) != (feature, check):
+            raise AgentError(f"check {check}: the answer is about {got.id!r}")
+        outcome = _outcome(got.outcome, f"check {check}")
+        return CheckResult(check, feature, outcome, got.expected, got.seen, got.seconds)
+
+    def measure(
+        self,
+        feature: str,
+        metric: str,
+        *,
+        samples: int,
+        warmup: int,
+        seed: int,
+        deadline: float,
+    ) -> tuple[Sample, ...] | tuple[Outcome, str]:
+        """Samples of one metric, in nanoseconds a unit; or why there are none."""
+        reply = self._call(
+            "measure",
+            deadline,
+            feature=feature,
+            metric=metric,
+            samples=samples,
+            warmup=warmup,
+            seed=seed,
+        )
+        if reply.outcome:
+            return _outcome(reply.outcome, f"metric {metric}"), reply.reason
+        taken = _convert(reply.samples, list[_Sample])
+        return tuple(Sample(metric, feature, s.index, s.value, s.warmup, s.idle) for s in taken)
+
+    def poweroff(self, deadline: float) -> None:
+        self._call("poweroff", deadline)
+
+    def marker(self, text: str) -> None:
+        """Write a line into the guest's console and ask for blocked and all tasks.
+
+        A last word before the guest is killed, on a channel of its own; it may fail.
+        """
+        script = "cat >/dev/kmsg; echo w >/proc/sysrq-trigger; echo t >/proc/sysrq-trigger"
+        with contextlib.suppress(paramiko.SSHException, OSError, EOFError):
+            channel = self.client.get_transport().open_session(timeout=3)  # type: ignore[union-attr]
+            with contextlib.closing(channel):
+                channel.settimeout(3)
+                channel.exec_command(script)
+                channel.sendall(f"lab: {text}\n".encode())
+                channel.shutdown_write()
+                limit = time.monotonic() + 5
+                while not channel.exit_status_ready() and time.monotonic() < limit:
+                    time.sleep(0.1)
+
+    # ------------------------------------------------------------ the wire
+
+    def _call(self, op: str, limit: float, **fields: Any) -> _Reply:
+        self._next += 1
+        request = msgspec.json.encode({"id": self._next, "op": op, **fields})
+        until = time.monotonic() + limit
+        try:
+            self._channel.sendall(request + b"\n")
+            line = self._line(op, until)
+        except (OSError, EOFError, paramiko.SSHException) as error:
+            self._explain(f"the connection broke during {op!r}: {error}")
+        try:
+            reply = msgspec.json.decode(line, type=_Reply)
+        except msgspec.MsgspecError as error:
+            raise AgentError(f"{op!r}: not an answer ({error}): {line[:200]!r}") from error
+        if reply.id != self._next:
+            raise AgentError(f"{op!r}: answer to request {reply.id}, not {self._next}")
+        if not reply.ok:
+            raise AgentRefused(f"{op!r}: {reply.error}")
+        return reply
+
+    def _line(self, op: str, limit: float) -> bytes:
+        while b"\n" not in self._buffer:
+            if len(self._buffer) > REPLY_LIMIT:
+                raise AgentError(f"{op!r}: the answer is longer than {REPLY_LIMIT} bytes")
+            if self.console.look():
+                self._explain(f"during {op!r}")
+            if time.monotonic() > limit:
+                raise GuestTimedOut(f"no answer to {op!r}")
+            self._channel.settimeout(_SLICE)
+            with contextlib.suppress(socket.timeout):
+                if not (chunk := self._channel.recv(1 << 16)):
+                    self._explain(f"the agent's channel closed during {op!r}{self._stderr()}")
+                self._buffer += chunk
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return line
+
+    def _stderr(self) -> str:
+        if not self._channel.recv_stderr_ready():
+            return ""
+        return ": " + self._channel.recv_stderr(2000).decode("utf-8", "replace").strip()
+
+    def _explain(self, what: str) -> None:
+        """Tell a dead kernel from a dead instrument; always raises."""
+        limit = time.monotonic() + _SETTLE
+        while time.monotonic() < limit and self._alive():
+            self.console.look()
+            time.sleep(0.1)
+        if fatal := self.console.look():
+            raise GuestCrashed(f"{fatal} {what}")
+        raise LostInstrument(what, hint="the console log of this boot is kept in the results")
+
+
+def _outcome(text: str, what: str) -> Outcome:
+    for outcome in _AGENT_OUTCOMES:
+        if outcome.value == text:
+            return outcome
+    raise AgentError(f"{what}: {text!r} is no outcome that an agent may give")
+
+
+def _convert(raw: msgspec.Raw, kind: Any) -> Any:
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except msgspec.MsgspecError as error:
+        raise AgentError(f"unusable answer: {error}: {bytes(raw)[:200]!r}") from error
+
+
+def _session(client: paramiko.SSHClient) -> paramiko.Channel:
+    transport = client.get_transport()
+    if transport is None:
+        raise LostInstrument("the SSH transport closed before the agent was started")
+    return transport.open_session(timeout=30)
+
+
+@contextlib.contextmanager
+def connect(
+    port: int, host_key: KeyPair, user_key: KeyPair, deadline: float
+) -> Iterator[paramiko.SSHClient]:
+    """Root on 127.0.0.1:``port``; the host key is pinned. Raises LostInstrument."""
+    client = paramiko.SSHClient()
+    client.set_missing_host_key_policy(paramiko.RejectPolicy())
+    client.get_host_keys().add(f"[127.0.0.1]:{port}", "ssh-ed25519", host_key.paramiko())
+    try:
+        try:
+            client.connect(
+                "127.0.0.1",
+                port=port,
+                username="root",
+                pkey=user_key.paramiko(),
+                timeout=deadline,
+                banner_timeout=deadline,
+                auth_timeout=deadline,
+                allow_agent=False,
+                look_for_keys=False,
+            )
+        except (OSError, EOFError, paramiko.SSHException) as error:
+            raise LostInstrument(f"SSH to the guest failed: {error}") from error
+        yield client
+    finally:
+        client.close()

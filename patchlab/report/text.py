@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A stored run for a terminal: rich renderables, or a plain string of 100 columns."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from patchlab import compare, levels
+from patchlab.model import (
+    CheckResult,
+    Comparison,
+    MetricComparison,
+    Outcome,
+    StoredRun,
+    Verdict,
+)
+from patchlab.report import words
+
+WIDTH = 100
+_OUTCOME = {
+    Outcome.PASSED: "green",
+    Outcome.FAILED: "bold red",
+    Outcome.UNSUPPORTED: "yellow",
+    Outcome.SPLAT: "bold red",
+    Outcome.CRASHED: "bold red",
+    Outcome.TIMED_OUT: "bold red",
+    Outcome.LOST: "magenta",
+    Outcome.SKIPPED: "cyan",
+    Outcome.NOT_RUN: "magenta",
+}
+_VERDICT = {
+    Verdict.FASTER: "green",
+    Verdict.SLOWER: "bold red",
+    Verdict.GONE: "yellow",
+    Verdict.NEW: "cyan",
+    Verdict.INCONCLUSIVE: "magenta",
+    Verdict.NOT_COMPARABLE: "magenta",
+}
+
+
+def render(run: StoredRun, comparisons: Sequence[Comparison], width: int = WIDTH) -> str:
+    """Plain text without colours, at most ``width`` columns wide."""
+    console = Console(file=io.StringIO(), width=width, color_system=None, force_terminal=False)
+    for part in renderables(run, comparisons):
+        console.print(part)
+    assert isinstance(console.file, io.StringIO)
+    lines = console.file.getvalue().splitlines()
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def renderables(run: StoredRun, comparisons: Sequence[Comparison]) -> list[RenderableType]:
+    """What a command prints, one part after the other; all of it is Text, never markup."""
+    parts: list[RenderableType] = [_head(run)]
+    parts += [Text(line, style="bold") for line in words.headlines(run, comparisons)]
+    parts += [Text(f"! {line}", style="bold red") for line in words.alerts(run)]
+    parts += _checks(run)
+    for comparison in comparisons:
+        parts += _metrics(comparison)
+        parts += _notes(comparison)
+    if not comparisons and run.metrics:
+        parts.append(_levels(run))
+    parts.append(_stages(run))
+    return parts
+
+
+def _head(run: StoredRun) -> Text:
+    plan = words.plural(run.sampling.blocks, "block")
+    return Text(
+        f"run {run.id} · {run.name} · {run.title}\n"
+        f"{run.started} · clock {run.clock} · {plan} planned · seed {run.sampling.seed}\n"
+    )
+
+
+def _table(title: str, *columns: str, caption: str = "") -> Table:
+    table = Table(box=SIMPLE_HEAD, title=Text(title), title_justify="left", pad_edge=False)
+    table.title_style = table.caption_style = ""
+    if caption:
+        table.caption, table.caption_justify = Text(caption), "left"
+    for column in columns:
+        table.add_column(Text(column))
+    return table
+
+
+# ---------------------------------------------------------------- checks
+
+
+def _checks(run: StoredRun) -> Iterable[RenderableType]:
+    infos = compare.check_infos(run)
+    if not infos:
+        return
+    arms = levels.ordered_arms(run)
+    table = _table("Checks", "check", *arms, "what it asserts")
+    details: list[tuple[str, str]] = []
+    for info in infos:
+        results = [compare.check_result(run, arm, info) for arm in arms]
+        cells = [Text(r.outcome.value, style=_OUTCOME[r.outcome]) for r in results]
+        table.add_row(Text(words.visible(info.id)), *cells, Text(words.visible(info.sentence)))
+        details += [
+            (words.visible(info.id), _seen(arm, result))
+            for arm, result in zip(arms, results, strict=True)
+            if result.outcome is not Outcome.PASSED
+        ]
+    yield table
+    yield from _lines(words.together(details))
+
+
+def _seen(arm: str, result: CheckResult) -> str:
+    said = words.visible(result.seen) or "nothing was said"
+    return f"{result.outcome} on {arm}: {said}"
+
+
+def _lines(lines: Iterable[str]) -> Iterable[RenderableType]:
+    for line in lines:
+        yield Padding(Text(f"· {line}"), (0, 0, 0, 2))
+
+
+# ---------------------------------------------------------------- metrics
+
+
+def _metrics(comparison: Comparison) -> Iterable[RenderableType]:
+    if not comparison.metrics:
+        yield Text(f"\n{comparison.candidate} against {comparison.baseline}: no metrics.")
+        return
+    table = _table(
+        f"{comparison.candidate} against {comparison.baseline}",
+        "metric",
+        *("base", "candidate", "change"),
+        "% (95 % interval)",
+        "verdict",
+        "p adj.",
+        caption=f"* primary · clock {words.CLOCKS[comparison.clock]}",
+    )
+    for column in table.columns[1:5]:
+        column.justify = "right"
+    for metric in comparison.metrics:
+        table.add_row(*_metric(metric))
+    yield table
+    reasons = [
+        (m.metric.id, f"{m.verdict}: {words.visible(m.reason)}")
+        for m in comparison.metrics
+        if m.reason
+    ]
+    yield from _lines(words.together(reasons))
+
+
+def _metric(metric: MetricComparison) -> list[Text]:
+    star = "*" if metric.metric.primary else ""
+    return [
+        Text(f"{metric.metric.id}{star}\n  a {metric.metric.unit}"),
+        Text(words.number(metric.baseline)),
+        Text(words.number(metric.candidate)),
+        Text(words.change(metric.change)),
+        Text(f"{words.effect(metric)}\n{words.interval(metric)}".rstrip()),
+        Text(words.verdict(metric), style=_VERDICT.get(metric.verdict, "")),
+        Text(words.p_value(metric.p_adjusted)),
+    ]
+
+
+def _levels(run: StoredRun) -> Table:
+    arms = levels.ordered_arms(run)
+    caption = f"Clock {words.CLOCKS[run.clock]}"
+    table = _table("Levels", "metric", "unit", *arms, caption=caption)
+    for row in levels.arms_table(run):
+        shown = [words.number(a.level) if a.level else words.visible(a.reason) for a in row.levels]
+        table.add_row(*(Text(cell) for cell in (row.metric.id, row.unit, *shown)))
+    return table
+
+
+def _notes(comparison: Comparison) -> Iterable[RenderableType]:
+    if comparison.notes:
+        yield Text("\nNotes")
+    yield from _lines(words.visible(note) for note in comparison.notes)
+
+
+def _stages(run: StoredRun) -> Text:
+    spent = " · ".join(f"{stage} {words.duration(s)}" for stage, s in run.stages.items())
+    return Text(f"\n{words.wall_clock(run)}{': ' if spent else ''}{spent}")

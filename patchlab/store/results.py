@@ -1,0 +1,337 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The results database: every run, every boot, every raw sample, in one SQLite file.
+
+What is known before the first boot is written by ``begin_run``; each boot is one
+transaction of its own, so a run killed at any moment keeps every boot that ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Row,
+    Table,
+    create_engine,
+    event,
+    func,
+    insert,
+    inspect,
+    select,
+    update,
+)
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from patchlab.errors import StoreError
+from patchlab.model import (
+    BootRecord,
+    CheckInfo,
+    Clock,
+    Image,
+    MetricInfo,
+    Provenance,
+    Sampling,
+    StoredRun,
+)
+from patchlab.store import rows, schema
+
+BUSY_SECONDS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class RunLine:
+    """One run, in a list of runs."""
+
+    id: int
+    name: str
+    title: str
+    arms: tuple[str, ...]
+    clock: Clock
+    started: str
+    finished: str  # "" while it is going on or was interrupted
+    seconds: float
+    boots: int
+
+
+class Results:
+    """An open results file. Every method may be called from any thread and raises StoreError."""
+
+    def __init__(self, path: Path, engine: Engine) -> None:
+        self._path = path
+        self._engine = engine
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open(cls, path: Path) -> Results:
+        """Open the file, or make it. A file of a newer lab is refused."""
+        engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_SECONDS})
+        event.listen(engine, "connect", _pragmas)
+        results = cls(path, engine)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            results._prepare()
+        except OSError as error:
+            raise StoreError(f"{path}: {error.strerror}") from error
+        except BaseException:
+            engine.dispose()
+            raise
+        return results
+
+    def __enter__(self) -> Results:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._engine.dispose()
+
+    # ------------------------------------------------------------ writing
+
+    def begin_run(
+        self,
+        *,
+        name: str,
+        title: str,
+        baseline: str,
+        arms: Sequence[str],
+        features: Sequence[str],
+        sampling: Sampling,
+        provenance: Provenance,
+        checks: Sequence[CheckInfo],
+        metrics: Sequence[MetricInfo],
+    ) -> int:
+        """Write the plan (blocks, seed, margins, primary metrics, clock) and give the run's id."""
+        plan = rows.Plan(
+            baseline,
+            tuple(arms),
+            tuple(features),
+            sampling,
+            provenance,
+            tuple(checks),
+            tuple(metrics),
+        )
+        row = {"name": name, "title": title, "started": _now(), "plan": rows.to_json(plan)}
+        with self._write() as connection:
+            return _insert(connection, schema.RUNS, row)
+
+    def save_image(self, run_id: int, variant: str, image: Image) -> None:
+        """Keep what a variant was built into; the same variant again replaces it."""
+        row = {"run": run_id, "variant": variant, "image": rows.to_json(image)}
+        with self._write() as connection:
+            connection.execute(insert(schema.IMAGES).prefix_with("OR REPLACE"), row)
+
+    def save_boot(self, run_id: int, boot: BootRecord) -> None:
+        """Keep one boot with all that it gave, in one transaction."""
+        row = rows.boot(boot) | {"run": run_id}
+        with self._write() as connection:
+            boot_id = _insert(connection, schema.BOOTS, row)
+            for table, entries in rows.of_boot(boot):
+                if entries:
+                    stamped = [entry | {"boot": boot_id} for entry in entries]
+                    connection.execute(insert(table), stamped)
+
+    def save_stage(self, run_id: int, stage: str, seconds: float) -> None:
+        """Add wall seconds to a stage; stages keep the order in which they first came."""
+        with self._write() as connection:
+            _insert(connection, schema.STAGES, {"run": run_id, "stage": stage, "seconds": seconds})
+
+    def finish_run(self, run_id: int, seconds: float) -> None:
+        """Mark a run as complete; ``seconds`` is its wall clock."""
+        values = {"finished": _now(), "seconds": seconds}
+        with self._write() as connection:
+            connection.execute(update(schema.RUNS).where(schema.RUNS.c.id == run_id).values(values))
+
+    # ------------------------------------------------------------ reading
+
+    def load_run(self, run_id: int) -> StoredRun:
+        with self._read() as connection:
+            row = connection.execute(
+                select(schema.RUNS).where(schema.RUNS.c.id == run_id)
+            ).one_or_none()
+            if row is None:
+                raise StoreError(
+                    f"{self._path}: there is no run {run_id}", hint=_which(self._lines(connection))
+                )
+            plan = rows.from_json(row.plan, rows.Plan)
+            return StoredRun(
+                id=row.id,
+                name=row.name,
+                title=row.title,
+                baseline=plan.baseline,
+                arms=plan.arms,
+                features=plan.features,
+                sampling=plan.sampling,
+                clock=plan.provenance.clock,
+                started=row.started,
+                finished=row.finished,
+                seconds=row.seconds,
+                stages=_stages(connection, run_id),
+                provenance=plan.provenance,
+                images=_images(connection, run_id),
+                boots=_boots(connection, run_id),
+                checks=plan.checks,
+                metrics=plan.metrics,
+            )
+
+    def latest_run(self, name: str | None = None, arms: Iterable[str] = ()) -> int:
+        """The newest run, of that name and with all of these arms if they are given."""
+        wanted = set(arms)
+        with self._read() as connection:
+            lines = self._lines(connection)
+        for line in lines:
+            if name in (None, line.name) and wanted <= set(line.arms):
+                return line.id
+        what = " ".join(filter(None, [f"of {name}" if name else "", "with " * bool(wanted)]))
+        raise StoreError(
+            f"{self._path}: there is no run {what}{', '.join(sorted(wanted))}".rstrip(),
+            hint=_which(lines),
+        )
+
+    def runs(self) -> list[RunLine]:
+        """Every run, the newest first."""
+        with self._read() as connection:
+            return self._lines(connection)
+
+    # ------------------------------------------------------------ inside
+
+    def _prepare(self) -> None:
+        with self._write() as connection:
+            found = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+            if found > schema.VERSION:
+                raise StoreError(
+                    f"{self._path}: written by a newer lab (schema {found}; this one knows "
+                    f"{schema.VERSION})",
+                    hint="update the lab, or name another results file",
+                )
+            foreign = set(inspect(connection).get_table_names()) - set(schema.METADATA.tables)
+            if foreign:
+                raise StoreError(
+                    f"{self._path}: not a results file (it has a table {min(foreign)})",
+                    hint="name another results file",
+                )
+            if found < schema.VERSION:
+                _create(connection)
+
+    @contextlib.contextmanager
+    def _write(self) -> Iterator[Connection]:
+        with self._lock, self._errors(), self._engine.begin() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def _read(self) -> Iterator[Connection]:
+        with self._errors(), self._engine.connect() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (SQLAlchemyError, sqlite3.Error, OverflowError) as error:
+            cause = getattr(error, "orig", None) or error
+            raise StoreError(
+                f"{self._path}: {cause}",
+                hint="the disk may be full, or the file may not be a results file",
+            ) from error
+        except (msgspec.MsgspecError, zlib.error, ValueError) as error:
+            raise StoreError(f"{self._path}: damaged: {error}") from error
+
+    def _lines(self, connection: Connection) -> list[RunLine]:
+        count = func.count(schema.BOOTS.c.id)
+        query = (
+            select(schema.RUNS, count.label("boots"))
+            .outerjoin(schema.BOOTS, schema.BOOTS.c.run == schema.RUNS.c.id)
+            .group_by(schema.RUNS.c.id)
+            .order_by(schema.RUNS.c.id.desc())
+        )
+        return [_line(row) for row in connection.execute(query)]
+
+
+def _pragmas(connection: sqlite3.Connection, _: object) -> None:
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA journal_mode = WAL")
+
+
+def _create(connection: Connection) -> None:
+    # IF NOT EXISTS: two labs may open a new file at once, and one may die half-way.
+    for table in schema.METADATA.sorted_tables:
+        connection.execute(CreateTable(table, if_not_exists=True))
+        for index in table.indexes:
+            connection.execute(CreateIndex(index, if_not_exists=True))
+    connection.exec_driver_sql(f"PRAGMA user_version = {schema.VERSION}")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _which(lines: Sequence[RunLine]) -> str:
+    if not lines:
+        return "there are none yet: runner.py run makes one"
+    shown = ", ".join(f"{line.id} ({line.name}: {', '.join(line.arms)})" for line in lines[:5])
+    return f"there are: {shown}"
+
+
+def _insert(connection: Connection, table: Table, row: Mapping[str, Any]) -> int:
+    key = connection.execute(insert(table), rows.clean(row)).inserted_primary_key
+    assert key is not None
+    return int(key[0])
+
+
+def _line(row: Row[Any]) -> RunLine:
+    plan = rows.from_json(row.plan, rows.Plan)
+    return RunLine(
+        row.id,
+        row.name,
+        row.title,
+        plan.arms,
+        plan.provenance.clock,
+        row.started,
+        row.finished,
+        row.seconds,
+        row.boots,
+    )
+
+
+def _stages(connection: Connection, run_id: int) -> dict[str, float]:
+    stages: dict[str, float] = {}
+    query = select(schema.STAGES).where(schema.STAGES.c.run == run_id).order_by(schema.STAGES.c.id)
+    for row in connection.execute(query):
+        stages[row.stage] = stages.get(row.stage, 0.0) + row.seconds
+    return stages
+
+
+def _images(connection: Connection, run_id: int) -> dict[str, Image]:
+    query = select(schema.IMAGES).where(schema.IMAGES.c.run == run_id)
+    return {row.variant: rows.from_json(row.image, Image) for row in connection.execute(query)}
+
+
+def _boots(connection: Connection, run_id: int) -> tuple[BootRecord, ...]:
+    query = select(schema.BOOTS).where(schema.BOOTS.c.run == run_id).order_by(schema.BOOTS.c.id)
+    parts = [_parts(connection, table, run_id) for table in rows.PARTS]
+    return tuple(
+        rows.to_boot(row, *(part.get(row.id, []) for part in parts))
+        for row in connection.execute(query)
+    )
+
+
+def _parts(connection: Connection, table: Table, run_id: int) -> dict[int, list[Row[Any]]]:
+    query = (
+        select(table)
+        .join(schema.BOOTS, schema.BOOTS.c.id == table.c.boot)
+        .where(schema.BOOTS.c.run == run_id)
+        .order_by(table.c.id)
+    )
+    found: dict[int, list[Row[Any]]] = {}
+    for row in connection.execute(query):
+        found.setdefault(row.boot, []).append(row)
+    return found

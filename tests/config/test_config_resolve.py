@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the name of a variant means, and what is said of one that means nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import small_lab
+
+from patchlab.config import find_variant
+from patchlab.errors import UsageError
+from patchlab.model import Lab
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    folder: Path = tmp_path_factory.mktemp("lab")
+    return small_lab.load(small_lab.make(folder))
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "fragments"),
+    [
+        ("base", "base", ()),
+        (" base ", "base", ()),
+        ("alpha@v1", "alpha@v1", ()),
+        ("base + alpha@v1", "alpha@v1", ()),
+        ("beta@v1+alpha@v2", "beta@v1 + alpha@v2", ()),
+        ("base + config:debug", "base + config:debug", ("debug",)),
+        ("config:debug + alpha@v1", "alpha@v1 + config:debug", ("debug",)),
+    ],
+)
+def test_names_become_canonical(lab: Lab, text: str, name: str, fragments: tuple[str, ...]) -> None:
+    variant = find_variant(lab, text)
+    assert (variant.name, variant.fragments) == (name, fragments)
+    assert variant.base == lab.bases["linux-6.12"]
+    assert find_variant(lab, variant.name) == variant
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        ("alpha", "'alpha' names a series and no revision", "there are: alpha@v1, alpha@v2"),
+        ("bse", "no variant 'bse'", "did you mean 'base'?"),
+        ("", "no variant ''", "alpha@v1, alpha@v2, base, beta@old, beta@v1"),
+        ("alpha@v1 +", "no variant 'alpha@v1 +'", "forms: "),
+        ("alpha@v9", "no revision 'v9' of alpha", "there are: v1, v2"),
+        ("alpa@v1", "no series 'alpa'", "did you mean 'alpha'? there are: alpha, beta"),
+        ("beta@old", "beta@old does not apply to base 'linux-6.12'", "applies to: linux-6.1;"),
+        ("alpha@v1 + alpha@v2", "alpha@v1 and alpha@v2 in", "one revision of a series"),
+        ("alpha@v1 + base", "'base' comes first", "forms: "),
+        ("config:dbug", "no config fragment 'dbug'", "'debug'? there are: debug, fuse, slim"),
+        ("config:fuse", "base 'linux-6.12' has the config fragment 'fuse' already", "leave"),
+        ("config:debug + config:debug", "'config:debug' comes twice", "once"),
+    ],
+)
+def test_what_does_not_exist_is_named_with_what_does(
+    lab: Lab, text: str, message: str, hint: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        find_variant(lab, text)
+    assert str(caught.value).startswith(message)
+    assert hint in caught.value.hint

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The lab that is shipped loads, and a slip of the pen in it is found where it is."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from patchlab import config
+from patchlab.config import schema
+from patchlab.config.toml import read
+from patchlab.errors import UsageError
+
+ROOT = Path(__file__).parent.parent.parent
+TEXT = (ROOT / "lab.toml").read_text(encoding="utf-8")
+LINES = TEXT.splitlines()
+
+
+def test_the_shipped_lab_loads() -> None:
+    lab = config.load(ROOT / "lab.toml")
+    run = lab.runs[lab.default_run]
+    assert [arm.name for arm in run.arms] == ["base", "fuse-writable-mmap@control"]
+    assert run.baseline == "base"
+    assert run.features == ("fuse_writable_mmap", "virtio_pmem")
+    assert lab.bases["linux-6.12"].source.package == "linux-source-6.12"
+    series = lab.series["fuse-writable-mmap"]
+    assert all(revision.patches for revision in series.revisions)
+
+
+def test_every_folder_that_is_shipped_is_in_the_lab() -> None:
+    lab = config.load(ROOT / "lab.toml")
+    assert set(lab.bases) == {file.stem for file in (ROOT / "kernels").glob("linux-*.toml")}
+    assert set(lab.series) == {file.parent.name for file in ROOT.glob("patches/*/series.toml")}
+
+
+def test_the_ledger_names_only_checks_of_its_feature() -> None:
+    """Ids of checks that are still to be written are allowed: B1 to B22 is the plan."""
+    ledger = read(ROOT / "patches/fuse-writable-mmap/series.toml", schema.SeriesFile).table.ledger
+    assert ledger
+    planned = {f"B{number}" for number in range(1, 23)}
+    assert {check for demand in ledger for check in demand.checks} <= planned
+
+
+@cache
+def names() -> frozenset[str]:
+    """Every key of every table, so that a slip is not another key by chance."""
+    tables = schema.Table.__subclasses__()
+    return frozenset(
+        field.encode_name for table in tables for field in msgspec.structs.fields(table)
+    )
+
+
+# A key at the start of a line, or the last part of a header whose name the schema fixes.
+PLACE = re.compile(r"(?:\[+(?:machine\.)?(?=\w+\]))?(\w+)(?: =|\])")
+PLACES = [
+    (number, match.start(1), match.end(1))
+    for number, line in enumerate(LINES, 1)
+    for match in [PLACE.match(line)]
+    if match
+]
+
+
+def test_the_shipped_lab_shows_every_field_and_the_property_below_covers_them() -> None:
+    shown = {LINES[number - 1][start:end] for number, start, end in PLACES}
+    tables = (
+        schema.LabFile,
+        schema.MachineTable,
+        schema.RootTable,
+        schema.PmemTable,
+        schema.SamplingTable,
+        schema.LimitsTable,
+        schema.RunTable,
+    )
+    fields = {field.encode_name for table in tables for field in msgspec.structs.fields(table)}
+    assert shown == fields - {"run"}  # its header ends in a name that is free
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("slip") / "lab.toml"
+
+
+# No deadline: the host may be building a kernel.
+@settings(deadline=None, max_examples=60)
+@given(st.sampled_from(PLACES), st.integers(0, 20), st.sampled_from("qxz_"), st.booleans())
+def test_a_misspelt_key_is_reported_at_its_line(
+    file: Path, place: tuple[int, int, int], at: int, letter: str, insert: bool
+) -> None:
+    number, start, end = place
+    line = LINES[number - 1]
+    right = line[start:end]
+    cut = at % len(right)
+    wrong = right[:cut] + letter + right[cut + (0 if insert else 1) :]
+    assert wrong not in names()
+    lines = list(LINES)
+    lines[number - 1] = line[:start] + wrong + line[end:]
+    if right == "machine":  # its other headers must not make a second [machine]
+        lines = [
+            text.replace("machine.", f"{wrong}.") if text[:1] == "[" else text for text in lines
+        ]
+    expected = f":{number}: unknown key '{wrong}' "
+    file.write_text("\n".join(lines), encoding="utf-8")
+    with pytest.raises(UsageError) as caught:
+        read(file, schema.LabFile)
+    assert expected in str(caught.value)

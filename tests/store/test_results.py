@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import sample_run
+
+from patchlab.errors import StoreError
+from patchlab.model import BootKind, BootRecord, CheckResult, Outcome, Sample, StoredRun
+from patchlab.store import schema
+from patchlab.store.results import Results
+
+
+def begin(results: Results, run: StoredRun) -> int:
+    return results.begin_run(
+        name=run.name,
+        title=run.title,
+        baseline=run.baseline,
+        arms=run.arms,
+        features=run.features,
+        sampling=run.sampling,
+        provenance=run.provenance,
+        checks=run.checks,
+        metrics=run.metrics,
+    )
+
+
+def save(results: Results, run: StoredRun) -> int:
+    run_id = begin(results, run)
+    for variant, image in run.images.items():
+        results.save_image(run_id, variant, image)
+    for boot in run.boots:
+        results.save_boot(run_id, boot)
+    for stage, seconds in run.stages.items():
+        results.save_stage(run_id, stage, seconds)
+    results.finish_run(run_id, run.seconds)
+    return run_id
+
+
+def test_a_run_comes_back_as_it_was_saved(tmp_path: Path) -> None:
+    run = sample_run.sample_run()
+    with Results.open(tmp_path / "deep" / "results.db") as results:
+        run_id = save(results, run)
+    with Results.open(tmp_path / "deep" / "results.db") as results:
+        loaded = results.load_run(run_id)
+    assert loaded.finished
+    assert loaded == dataclasses.replace(
+        run, id=run_id, started=loaded.started, finished=loaded.finished
+    )
+    assert loaded.images["base"].bzimage == Path("/cache/images/base/bzImage")
+
+
+def test_what_was_planned_is_there_before_the_first_boot(tmp_path: Path) -> None:
+    run = sample_run.sample_run()
+    with Results.open(tmp_path / "r.db") as results:
+        run_id = begin(results, run)
+        loaded = results.load_run(run_id)
+    assert (loaded.sampling, loaded.metrics, loaded.clock) == (run.sampling, run.metrics, run.clock)
+    assert (loaded.finished, loaded.boots, loaded.seconds) == ("", (), 0.0)
+
+
+def test_console_logs_are_compressed_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "r.db"
+    log = "[    0.00] the same line again and again\n" * 20_000
+    boot = dataclasses.replace(sample_run.boot("base", BootKind.CHECK), console=log)
+    with Results.open(path) as results:
+        run_id = begin(results, sample_run.sample_run())
+        results.save_boot(run_id, boot)
+        assert results.load_run(run_id).boots == (boot,)
+    assert path.stat().st_size < len(log) / 4
+
+
+def test_boots_saved_from_several_threads_are_all_there(tmp_path: Path) -> None:
+    run = sample_run.sample_run()
+    boots = [b for b in run.boots if b.kind is BootKind.BENCH]
+    with Results.open(tmp_path / "r.db") as results:
+        run_id = begin(results, run)
+        threads = [
+            threading.Thread(target=results.save_boot, args=(run_id, boot)) for boot in boots
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        loaded = results.load_run(run_id).boots
+
+    def place(boot: BootRecord) -> tuple[int, int, int]:
+        return (boot.block, boot.order, boot.attempt)
+
+    assert sorted(loaded, key=place) == sorted(boots, key=place)
+
+
+def test_two_open_results_write_to_one_file(tmp_path: Path) -> None:
+    run = sample_run.sample_run()
+    with Results.open(tmp_path / "r.db") as one, Results.open(tmp_path / "r.db") as two:
+        first, second = begin(one, run), begin(two, run)
+        one.save_boot(first, run.boots[0])
+        two.save_boot(second, run.boots[1])
+        assert one.load_run(second).boots == (run.boots[1],)
+        assert two.load_run(first).boots == (run.boots[0],)
+
+
+# The program kills itself between two boots, as a kill -9 or the end of memory would.
+def test_a_killed_run_keeps_every_boot_that_ended(tmp_path: Path) -> None:
+    path = tmp_path / "r.db"
+    program = f"""
+import os, signal, sys
+sys.path[:0] = {[str(p) for p in (Path(__file__).parent, Path(sample_run.__file__).parent)]!r}
+import sample_run, test_results
+run = sample_run.sample_run()
+results = test_results.Results.open(test_results.Path({str(path)!r}))
+run_id = test_results.begin(results, run)
+results.save_boot(run_id, run.boots[0])
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([sys.executable, "-c", program], env=env, check=False)
+    assert done.returncode == -signal.SIGKILL
+    with Results.open(path) as results:
+        loaded = results.load_run(results.latest_run())
+    assert loaded.finished == ""
+    assert loaded.boots == (sample_run.sample_run().boots[0],)
+
+
+def test_a_boot_is_saved_whole_or_not_at_all(tmp_path: Path) -> None:
+    too_wide = Sample("m", "f", 1 << 70, 1.0, False, False)
+    boot = sample_run.boot("base", BootKind.BENCH, 0)
+    with Results.open(tmp_path / "r.db") as results:
+        run_id = begin(results, sample_run.sample_run())
+        with pytest.raises(StoreError):
+            results.save_boot(run_id, dataclasses.replace(boot, samples=(too_wide,)))
+        assert results.load_run(run_id).boots == ()
+
+
+def test_what_a_guest_says_cannot_break_the_file(tmp_path: Path) -> None:
+    seen = "half a pair \ud800, a zero \x00, an escape \x1b[2J"
+    boot = dataclasses.replace(
+        sample_run.boot("base", BootKind.CHECK),
+        facts={"uname": seen},
+        console=seen,
+        checks=(CheckResult("B1", "f", Outcome.FAILED, "", seen, 0.0),),
+        samples=(Sample("m", "f", 0, float("nan"), False, False),),
+        seed=(1 << 90) + 1,
+    )
+    with Results.open(tmp_path / "r.db") as results:
+        run_id = begin(results, sample_run.sample_run())
+        results.save_boot(run_id, boot)
+        (loaded,) = results.load_run(run_id).boots
+    assert loaded.console == seen
+    assert loaded.checks[0].seen == loaded.facts["uname"] == seen.replace("\ud800", "?")
+    assert loaded.samples[0].value != loaded.samples[0].value
+    assert loaded.seed == boot.seed
+
+
+def test_the_latest_run_of_a_name_and_with_arms(tmp_path: Path) -> None:
+    run = sample_run.sample_run()
+    with Results.open(tmp_path / "r.db") as results:
+        with pytest.raises(StoreError) as none:
+            results.latest_run()
+        assert "runner.py run" in none.value.hint
+        old, other = begin(results, run), begin(results, sample_run.one_arm())
+        named = begin(results, dataclasses.replace(run, name="nightly"))
+        assert results.latest_run() == named
+        assert results.latest_run("main") == other
+        assert results.latest_run("main", [sample_run.CONTROL]) == old
+        with pytest.raises(StoreError, match="with no-such-arm") as error:
+            results.latest_run(arms=["no-such-arm"])
+        assert sample_run.CONTROL in error.value.hint
+        with pytest.raises(StoreError, match="no run 99"):
+            results.load_run(99)
+
+
+def test_the_list_of_runs_has_the_newest_first(tmp_path: Path) -> None:
+    run = sample_run.sample_run()
+    with Results.open(tmp_path / "r.db") as results:
+        save(results, run)
+        begin(results, sample_run.one_arm())
+        newest, oldest = results.runs()
+    assert (oldest.arms, oldest.boots, oldest.seconds) == (run.arms, len(run.boots), run.seconds)
+    assert (newest.arms, newest.boots, newest.finished) == (("base",), 0, "")
+
+
+def test_the_seconds_of_a_resumed_stage_add_up(tmp_path: Path) -> None:
+    with Results.open(tmp_path / "r.db") as results:
+        run_id = begin(results, sample_run.sample_run())
+        for stage, seconds in (("boots", 10.0), ("report", 1.0), ("boots", 5.0)):
+            results.save_stage(run_id, stage, seconds)
+        stages = results.load_run(run_id).stages
+    assert list(stages.items()) == [("boots", 15.0), ("report", 1.0)]
+
+
+def test_a_file_of_a_newer_lab_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "r.db"
+    Results.open(path).__exit__()
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"PRAGMA user_version = {schema.VERSION + 1}")
+    with pytest.raises(StoreError, match="newer lab") as error:
+        Results.open(path)
+    assert "update the lab" in error.value.hint
+
+
+def test_files_that_are_not_results_are_refused_and_left_alone(tmp_path: Path) -> None:
+    text = tmp_path / "notes.txt"
+    text.write_text("not a database, but long enough to be taken for one" * 20)
+    with pytest.raises(StoreError, match=r"notes\.txt"):
+        Results.open(text)
+    assert text.read_text().startswith("not a database")
+    other = tmp_path / "other.db"
+    with sqlite3.connect(other) as connection:
+        connection.execute("CREATE TABLE bookmarks (url TEXT)")
+    with pytest.raises(StoreError, match="bookmarks"):
+        Results.open(other)
+    with pytest.raises(StoreError):
+        Results.open(tmp_path / "notes.txt" / "r.db")
+
+
+def test_the_file_is_wal_and_refuses_boots_of_no_run(tmp_path: Path) -> None:
+    path = tmp_path / "r.db"
+    with Results.open(path) as results, pytest.raises(StoreError, match="FOREIGN KEY"):
+        results.save_boot(5, sample_run.boot("base", BootKind.CHECK))
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""docs/lab-toml.md says every field that the TOML schemas have, its default, and no other."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from patchlab.config import schema
+
+TEXT = (Path(__file__).parent.parent / "docs" / "lab-toml.md").read_text(encoding="utf-8")
+SECTIONS: dict[str, type[schema.Table]] = {
+    "lab.toml": schema.LabFile,
+    "`[machine]`": schema.MachineTable,
+    "`[machine.root]`": schema.RootTable,
+    "`[[machine.pmem]]`": schema.PmemTable,
+    "`[sampling]`": schema.SamplingTable,
+    "`[limits]`": schema.LimitsTable,
+    "`[run.NAME]`": schema.RunTable,
+    "kernels/&lt;base&gt;.toml": schema.BaseFile,
+    "`[source]`": schema.SourceTable,
+    "`[reference]`": schema.ReferenceTable,
+    "patches/&lt;series&gt;/series.toml": schema.SeriesFile,
+    "`[[posted]]`": schema.PostedTable,
+    "`[revision.NAME]`": schema.RevisionTable,
+    "`[[ledger]]`": schema.LedgerTable,
+}
+ROW = re.compile(r"^\| `(\w+)` \| ([^|]+) \|([^|]*)\| ([^|]+) \|$", re.MULTILINE)
+
+
+def rows(heading: str) -> dict[str, str]:
+    """field -> default, as the section under ``heading`` has them."""
+    section = re.split(r"^##+ ", TEXT, flags=re.MULTILINE)
+    body = next(part for part in section if part.splitlines()[0] == heading)
+    return {match[1]: match[3].strip() for match in ROW.finditer(body)}
+
+
+def test_every_table_of_the_schema_has_a_section() -> None:
+    tables = set(schema.Table.__subclasses__())
+    assert tables == set(SECTIONS.values())
+
+
+@pytest.mark.parametrize("heading", SECTIONS)
+def test_every_field_is_documented_and_no_other(heading: str) -> None:
+    fields = [field.encode_name for field in msgspec.structs.fields(SECTIONS[heading])]
+    assert sorted(rows(heading)) == sorted(fields)
+
+
+@pytest.mark.parametrize("heading", SECTIONS)
+def test_the_documented_defaults_are_those_of_the_schema(heading: str) -> None:
+    documented = rows(heading)
+    for field in msgspec.structs.fields(SECTIONS[heading]):
+        text = documented[field.encode_name]
+        if field.default is msgspec.NODEFAULT:  # required, or a table with defaults of its own
+            made_by_table = field.default_factory is not msgspec.NODEFAULT
+            assert text in (("its defaults", "") if made_by_table else ("",)), field.encode_name
+        elif field.default is None:
+            assert text == "none"
+        else:
+            assert toml(text.strip("`")) == plain(field.default), field.encode_name
+
+
+def toml(text: str) -> Any:
+    return tomllib.loads(f"value = {text}")["value"]
+
+
+def plain(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
