@@ -50,7 +50,8 @@ class Start:
     clock: Clock
     seed: int
     kernel_options: tuple[str, ...] = ()
-    gdb: bool = False  # offer QEMU's stub on <folder>/gdb.sock and wait for it
+    gdb: bool = False  # offer QEMU's stub on <folder>/gdb.sock
+    code: Path = GUEST_CODE  # what the guest sees as its agent
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,12 +144,12 @@ def kernel_options(start: Start) -> list[str]:
     return [*options, f"lab.pad={'x' * (start.seed % 61)}", *start.kernel_options]
 
 
-def virtme_argv(start: Start, root: Root, share: Path, machine: Machine) -> list[str]:
+def virtme_argv(start: Start, disk: Path, share: Path, machine: Machine) -> list[str]:
     """The virtme-ng command that prints the guest's command line without starting it."""
     cpus = 1 if start.clock is Clock.ICOUNT else machine.cpus
     argv = [
         *(str(Path(sys.executable).parent / "virtme-run"), "--dry-run", "--show-command"),
-        *("--kimg", str(start.image.bzimage), "--mods", "none", "--root-disk", str(root.disk)),
+        *("--kimg", str(start.image.bzimage), "--mods", "none", "--root-disk", str(disk)),
         *("--force-9p", "--disable-microvm", "--show-boot-console"),
         *("--cpus", str(cpus), "--name", "lab", "--rodir", f"{SHARE.lstrip('/')}={share}"),
         *("--script-sh", f"exec bash {SHARE}/guest/start.sh"),
@@ -179,7 +180,7 @@ def boot(
     with contextlib.ExitStack() as stack:
         private = Path(stack.enter_context(_private_folder()))
         host_key, user_key = keys.generate(), keys.generate()
-        share = _fill_share(private / "share", host_key, user_key)
+        share = _fill_share(private / "share", start.code, host_key, user_key)
         _backing_files(machine, private)
         ready = stack.enter_context(_listen(private / "ready.sock"))
         console = Console(folder / "console.log")
@@ -213,10 +214,10 @@ def _private_folder() -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _fill_share(share: Path, host_key: keys.KeyPair, user_key: keys.KeyPair) -> Path:
+def _fill_share(share: Path, code: Path, host_key: keys.KeyPair, user_key: keys.KeyPair) -> Path:
     ssh = share / "ssh"
     ssh.mkdir(parents=True)
-    shutil.copytree(GUEST_CODE, share / "guest", ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    shutil.copytree(code, share / "guest", ignore=shutil.ignore_patterns("__pycache__", ".*"))
     (ssh / "ssh_host_ed25519_key").write_text(host_key.private)
     (ssh / "authorized_keys").write_text(user_key.public + "\n")
     return share
@@ -262,7 +263,7 @@ def _qemu(
 
 def _compose(start: Start, root: Root, share: Path, machine: Machine, home: Path) -> list[str]:
     shown = proc.run(
-        virtme_argv(start, root, share, machine),
+        virtme_argv(start, root.disk, share, machine),
         deadline=60,
         env={"HOME": str(home), "XDG_CACHE_HOME": str(home / "virtme")},
         cwd=home,

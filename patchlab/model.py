@@ -180,8 +180,8 @@ class Sampling:
     blocks: int
     seed: int
     parallel: int  # icount guests at once; 0 means one a core
-    samples: int = 12  # of each metric in each bench boot
-    warmup: int = 2  # more, taken first, kept and marked
+    samples: int  # of each metric in each bench boot
+    warmup: int  # more, taken first, kept and marked
 
 
 @dataclass(frozen=True, slots=True)

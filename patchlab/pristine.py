@@ -15,6 +15,7 @@ import contextlib
 import hashlib
 import os
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from patchlab.store import content
 _RECORD = "files.msgpack"
 _GUARDS = "guards"
 _SHOWN = 5
+_TICK = 0.02  # seconds; the kernel's coarse clock has 1 to 10 ms
 
 
 def record(tree: Path) -> None:
@@ -58,6 +60,8 @@ def guarded(source: SourceTree, cache: Cache) -> Iterator[None]:
     handle, marker = tempfile.mkstemp(prefix=f"{source.key}=", dir=guards)
     os.close(handle)
     with FileLock(marker):
+        # A write in the clock tick in which the file was linked would not move its time.
+        time.sleep(_TICK)
         before = _changed(source.folder)
         try:
             yield

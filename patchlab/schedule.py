@@ -12,7 +12,12 @@ from patchlab.model import Clock, Sampling
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """One bench boot of one arm. ``seed`` is the boot's own draw (phase, heap, padding)."""
+    """One bench boot of one arm.
+
+    ``seed`` is the block's draw of sampling phase, heap offset and command-line padding. The
+    arms of a block share it, so that what an address layout does to a metric (250
+    instructions a DAX fault on one image) cancels in the block's difference.
+    """
 
     variant: str
     block: int
@@ -27,12 +32,8 @@ def blocks(arms: Sequence[str], sampling: Sampling) -> tuple[tuple[Placement, ..
     for block in range(sampling.blocks):
         order = list(arms)
         chance.shuffle(order)
-        made.append(
-            tuple(
-                Placement(variant, block, place, chance.getrandbits(31))
-                for place, variant in enumerate(order)
-            )
-        )
+        seed = chance.getrandbits(31)
+        made.append(tuple(Placement(arm, block, place, seed) for place, arm in enumerate(order)))
     return tuple(made)
 
 

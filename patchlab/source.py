@@ -73,8 +73,9 @@ def reference_config(base: Base, cache: Cache) -> dict[str, str] | None:
 
 
 def _key(package: str, version: str, member: str) -> str:
+    unique = content.digest(_RECIPE, package, version, member)[:8]
     # A colon (an epoch) may stand in a version, and not in every path.
-    return f"{package}_{version.replace(':', '~')}_{content.digest(_RECIPE, package, version, member)[:8]}"
+    return f"{package}_{version.replace(':', '~')}_{unique}"
 
 
 def _unpack(source: DebianSource, to: Path, progress: Progress) -> None:

@@ -42,7 +42,13 @@ def machine(document: Document[LabFile]) -> Machine:
 
 
 def sampling(table: SamplingTable) -> Sampling:
-    return Sampling(blocks=table.blocks, seed=table.seed, parallel=table.parallel)
+    return Sampling(
+        blocks=table.blocks,
+        seed=table.seed,
+        parallel=table.parallel,
+        samples=table.samples,
+        warmup=table.warmup,
+    )
 
 
 def limits(table: LimitsTable) -> Limits:

@@ -93,6 +93,8 @@ class SamplingTable(Table, frozen=True):
     blocks: Count = 5
     seed: Natural = 2008
     parallel: Natural = 0
+    samples: Count = 12
+    warmup: Natural = 2
 
 
 class LimitsTable(Table, frozen=True):

@@ -83,7 +83,7 @@ def sample_run() -> StoredRun:
         baseline=BASE,
         arms=(CONTROL, BASE),
         features=(FUSE, PMEM),
-        sampling=Sampling(blocks=BLOCKS, seed=20260101, parallel=2),
+        sampling=Sampling(blocks=BLOCKS, seed=20260101, parallel=2, samples=12, warmup=2),
         clock=Clock.ICOUNT,
         started="2026-01-05T20:14:07+00:00",
         finished="2026-01-05T20:28:10+00:00",
