@@ -238,6 +238,8 @@ def diagnose(
 def _tool(tool: Tool, path: str | None, root: Path) -> Diagnosis:
     if where := _where(tool, path, root):
         return Diagnosis(tool.name, "ok", where)
+    if tool.rootless and os.geteuid() == 0:
+        return Diagnosis(tool.name, "ok", "not needed as root")
     state: State = "missing" if tool.needed else "warning"
     return Diagnosis(tool.name, state, f"not found ({tool.use})", install_line((tool.package,)))
 

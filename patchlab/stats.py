@@ -8,16 +8,26 @@ units cancel. Margins are symmetric in ``d`` for the same reason: ±log(1 + marg
 
 from __future__ import annotations
 
+import importlib
 import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from scipy import special as _special  # type: ignore[import-untyped,unused-ignore]
-from scipy import stats as _scipy  # type: ignore[import-untyped,unused-ignore]
 
 from patchlab.model import Clock, Polarity, Verdict
+
+
+def _scipy() -> Any:
+    """scipy.stats, loaded when something is compared: it takes longer than most verbs."""
+    return importlib.import_module("scipy.stats")
+
+
+def _special() -> Any:
+    return importlib.import_module("scipy.special")
+
 
 MIN_BLOCKS = {Clock.ICOUNT: 4, Clock.WALL: 8}
 POWER = 0.8
@@ -117,7 +127,7 @@ def paired(
             reason=f"a spread of zero: {n} blocks gave the same ratio, so the boots repeat"
             " one trajectory and are no replicates",
         )
-    test = _scipy.ttest_1samp(d, 0.0)
+    test = _scipy().ttest_1samp(d, 0.0)
     interval = test.confidence_interval(confidence)
     return PairedEffect(
         n,
@@ -132,8 +142,8 @@ def paired(
 
 
 def _equivalence(d: Sequence[float], bound: float) -> float:
-    above = _scipy.ttest_1samp(d, -bound, alternative="greater").pvalue
-    below = _scipy.ttest_1samp(d, bound, alternative="less").pvalue
+    above = _scipy().ttest_1samp(d, -bound, alternative="greater").pvalue
+    below = _scipy().ttest_1samp(d, bound, alternative="less").pvalue
     return float(max(above, below))
 
 
@@ -142,7 +152,7 @@ def sign_flip(d: Sequence[float]) -> float:
 
     Its smallest value is 2/2ⁿ, .0625 with five blocks: of use for wall runs only.
     """
-    result = _scipy.permutation_test(
+    result = _scipy().permutation_test(
         (np.asarray(d),), np.mean, permutation_type="samples", n_resamples=np.inf, batch=1 << 14
     )
     return float(result.pvalue)
@@ -160,7 +170,7 @@ def holm(p: Sequence[float]) -> list[float]:
 
 def benjamini_hochberg(p: Sequence[float]) -> list[float]:
     """Adjusted p values, in the order given (Benjamini & Hochberg 1995, JRSS B 57:289–300)."""
-    return [float(q) for q in _scipy.false_discovery_control(p)] if p else []
+    return [float(q) for q in _scipy().false_discovery_control(p)] if p else []
 
 
 def adjust(effects: Sequence[PairedEffect], primary: Sequence[bool]) -> list[Adjusted]:
@@ -191,7 +201,7 @@ def smallest_effect(spread: float, blocks: int, *, alpha: float = 0.05) -> float
     δ = (t(1−α/2, n−1) + t(.8, n−1))·s/√n, the usual approximation to the noncentral t
     (Chow, Shao & Wang, Sample Size Calculations in Clinical Research, 3.1).
     """
-    reach = sum(_special.stdtrit(blocks - 1, q) for q in (1 - alpha / 2, POWER))
+    reach = sum(_special().stdtrit(blocks - 1, q) for q in (1 - alpha / 2, POWER))
     return math.expm1(float(reach) * spread / math.sqrt(blocks))
 
 

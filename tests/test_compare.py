@@ -5,8 +5,6 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 import pytest
-import sample_run
-from sample_run import BASE, CONTROL, FUSE, PMEM
 
 from patchlab import compare, levels
 from patchlab.errors import UsageError
@@ -24,6 +22,8 @@ from patchlab.model import (
     StoredRun,
     Verdict,
 )
+from tests.report import sample_run
+from tests.report.sample_run import BASE, CONTROL, FUSE, PMEM
 
 B1 = sample_run.check_info(FUSE, "B1", "a shared writable map works")
 FAULT = sample_run.metric_info("fault", FUSE, "a fault", "page", True)

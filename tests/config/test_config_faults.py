@@ -7,8 +7,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import small_lab
-from small_lab import edit, fault, write
+
+from tests.config import small_lab
+from tests.config.small_lab import edit, fault, write
 
 L, K, A = "lab.toml", "kernels/linux-6.12.toml", "patches/alpha/series.toml"
 

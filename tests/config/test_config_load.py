@@ -6,11 +6,10 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-import small_lab
-from small_lab import edit, load, write
-
 from patchlab.config.series import subject
 from patchlab.model import DebianSource, Limits, PmemDevice, Sampling
+from tests.config import small_lab
+from tests.config.small_lab import edit, load, write
 
 
 def test_everything_is_read_and_resolved(tmp_path: Path) -> None:

@@ -6,11 +6,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import small_lab
 
 from patchlab.config import find_variant
 from patchlab.errors import UsageError
 from patchlab.model import Lab
+from tests.config import small_lab
 
 
 @pytest.fixture(scope="module")

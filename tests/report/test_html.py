@@ -9,11 +9,11 @@ from collections.abc import Callable
 from html.parser import HTMLParser
 
 import pytest
-import sample_run
 
 from patchlab import compare
 from patchlab.model import BootKind, Clock, StoredRun
 from patchlab.report import html
+from tests.report import sample_run
 
 SECTIONS = ["checks", "metrics", "stages", "boots", "findings", "provenance", "consoles"]
 

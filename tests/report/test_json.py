@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sample_run
 
 from patchlab import compare
 from patchlab.model import Sample, StoredRun
 from patchlab.report import json_
+from tests.report import sample_run
 
 DOCS = Path(__file__).parents[2] / "docs" / "json.md"
 # Their keys are names that the user or the guest chose.

@@ -5,12 +5,12 @@ import io
 from collections.abc import Callable
 
 import pytest
-import sample_run
 from rich.console import Console
 
 from patchlab import compare
 from patchlab.model import StoredRun
 from patchlab.report import text
+from tests.report import sample_run
 
 INCOMPLETE = [
     (sample_run.one_arm, "nothing to compare with"),

@@ -11,12 +11,12 @@ import threading
 from pathlib import Path
 
 import pytest
-import sample_run
 
 from patchlab.errors import StoreError
 from patchlab.model import BootKind, BootRecord, CheckResult, Outcome, Sample, StoredRun
 from patchlab.store import schema
 from patchlab.store.results import Results
+from tests.report import sample_run
 
 
 def begin(results: Results, run: StoredRun) -> int:
@@ -112,9 +112,9 @@ def test_two_open_results_write_to_one_file(tmp_path: Path) -> None:
 def test_a_killed_run_keeps_every_boot_that_ended(tmp_path: Path) -> None:
     path = tmp_path / "r.db"
     program = f"""
-import os, signal, sys
-sys.path[:0] = {[str(p) for p in (Path(__file__).parent, Path(sample_run.__file__).parent)]!r}
-import sample_run, test_results
+import os, signal
+from tests.report import sample_run
+from tests.store import test_results
 run = sample_run.sample_run()
 results = test_results.Results.open(test_results.Path({str(path)!r}))
 run_id = test_results.begin(results, run)

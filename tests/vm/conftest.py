@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Real kernels and guests, shared by all tests of this folder and with `make lab`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from patchlab import build, config, features, root
+from patchlab.model import Image, Lab, Root
+from patchlab.paths import Cache, default_cache
+from patchlab.progress import Silent
+
+REPOSITORY = Path(__file__).parents[2]
+CONTROL = "fuse-writable-mmap@control"
+
+
+@pytest.fixture(scope="session")
+def lab() -> Lab:
+    return config.load(REPOSITORY / "lab.toml")
+
+
+@pytest.fixture(scope="session")
+def cache() -> Cache:
+    return default_cache()
+
+
+@pytest.fixture(scope="session")
+def base(lab: Lab, cache: Cache) -> Image:
+    return build.build(config.find_variant(lab, "base"), lab, cache, Silent())
+
+
+@pytest.fixture(scope="session")
+def control(lab: Lab, cache: Cache) -> Image:
+    return build.build(config.find_variant(lab, CONTROL), lab, cache, Silent())
+
+
+@pytest.fixture(scope="session")
+def guest_root(lab: Lab, cache: Cache) -> Root:
+    return root.make(lab.machine, cache, Silent())
+
+
+@pytest.fixture(scope="session")
+def catalogue(lab: Lab) -> features.Catalogue:
+    return features.catalogue().of(lab.runs[lab.default_run].features)
