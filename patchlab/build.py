@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 import shutil
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -76,6 +77,24 @@ def build(
         base = _base_tree(_plan(Variant("base", variant.base), lab, cache), sources, shop)
         content.publish(images, plan.key, lambda to: _image(plan, sources, base, to, shop))
     return _load(images / plan.key, variant)
+
+
+def try_patches(variant: Variant, lab: Lab, cache: Cache, progress: Progress) -> None:
+    """Refuse patches that do not apply before anything slow: PatchError in seconds.
+
+    Does nothing when the base is built, for then build() says it as fast.
+    """
+    plan = _plan(variant, lab, cache)
+    base = _plan(Variant("base", variant.base), lab, cache)
+    if not variant.revisions or content.find(cache.room("trees"), base.key):
+        return
+    sources = source.fetch(variant.base, cache, progress)
+    # The name is one that content.clean_leftovers knows, should this be killed.
+    scratch = cache.room("tmp")
+    with tempfile.TemporaryDirectory(prefix=f"images={plan.key}=", dir=scratch) as name:
+        folder = Path(name) / _TREE
+        tree.clone(sources.folder, None, folder)
+        series.apply(folder, variant.revisions, progress)
 
 
 def find(variant: Variant, lab: Lab, cache: Cache) -> Image | None:

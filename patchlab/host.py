@@ -75,6 +75,7 @@ TOOLS = (
     Tool("tar", "tar", "unpacks sources"),
     Tool("xz", "xz-utils", "unpacks sources"),
     Tool("zstd", "zstd", "unpacks packages"),
+    Tool("lz4", "lz4", "compresses the kernel image"),
     Tool("dpkg-deb", "dpkg", "unpacks packages"),
     Tool("apt-get", "apt", "fetches and verifies the kernel's source"),
     Tool("apt-cache", "apt", "finds the kernel's source"),

@@ -63,6 +63,8 @@ def execute(lab: Lab, plan: RunPlan, place: Place, progress: Progress, wanted: W
     before = _Stages()
     catalogue = features.catalogue().of(plan.features)
     with before.timed("build"):
+        for arm in plan.arms:
+            build.try_patches(arm, lab, place.cache, progress)
         images = {arm.name: build.build(arm, lab, place.cache, progress) for arm in plan.arms}
     with before.timed("guest root"):
         guest_root = root.make(lab.machine, place.cache, progress)

@@ -354,6 +354,7 @@ CHECKS = (
         "mmap(2), MAP_SHARED; " + _IN_TREE,
         "every store is seen by read(2), every write(2) by a load, at once",
         coherent,
+        red="planted-fuse-writable-mmap@v1 fuse.plant=write-bypass",
     ),
     Check(
         "B3",
@@ -361,6 +362,8 @@ CHECKS = (
         _IN_TREE + ", fuse_fsync",
         "WRITE with FUSE_WRITE_CACHE for each dirty page, then FSYNC after the last reply",
         msync_order,
+        red="planted-fuse-writable-mmap@v1 fuse.plant=early-fsync; "
+        "planted-fuse-writable-mmap@v1 fuse.plant=no-cache-flag",
     ),
     Check(
         "B4",
@@ -368,6 +371,7 @@ CHECKS = (
         _IN_TREE + ", fuse_flush and fuse_vma_close",
         "close: WRITE answered, then FLUSH, no RELEASE; munmap: WRITE answered, then RELEASE",
         munmap_and_close_flush,
+        red="planted-fuse-writable-mmap@v1 fuse.plant=drop-dirty",
     ),
     Check(
         "B5",
@@ -375,6 +379,7 @@ CHECKS = (
         "Linux 2.6.26: fuse: support writable mmap (3be5a52b30aa), NR_WRITEBACK_TEMP",
         "while 4 pages' WRITEs are held: WritebackTmp 16 kB, Writeback 0 kB; then 0 kB again",
         accounting,
+        red="planted-fuse-writable-mmap@v1 fuse.plant=uncounted",
     ),
     Check(
         "B11",
@@ -382,6 +387,7 @@ CHECKS = (
         "mmap(2), SIGBUS; POSIX.1-2024, mmap: the rest of the last page is zero-filled",
         "SIGBUS for load and store; after ftruncate upwards only zeros past the old end",
         past_the_end,
+        red="planted-fuse-writable-mmap@v1 fuse.plant=stale-tail",
     ),
     Check(
         "B12",
@@ -389,6 +395,7 @@ CHECKS = (
         "fsync(2); errseq_t, Linux Documentation/core-api/errseq.rst",
         "msync EIO then 0; another descriptor's fsync EIO then 0; later stores are written",
         error_once,
+        red="planted-fuse-writable-mmap@v1 fuse.plant=lost-error",
     ),
     Check(
         "B16",
@@ -396,6 +403,7 @@ CHECKS = (
         "mmap(2) and mprotect(2), EACCES",
         "read-only: EACCES from mmap and from mprotect; read-write: mprotect succeeds",
         read_only,
+        red="planted-fuse-writable-mmap@v1 fuse.plant=readonly-hole",
     ),
 )
 

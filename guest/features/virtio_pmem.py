@@ -169,14 +169,23 @@ CHECKS = (
         "Linux Documentation/ABI/stable/sysfs-block, queue/dax",
         "/sys/block/pmem0/queue/dax is 1",
         queue_dax,
+        red="planted-virtio-pmem@v1 dax.plant=no-queue-flag",
     ),
-    Check("P2", "The filesystem is mounted with dax=always", _DAX, "dax=always", mount_dax),
+    Check(
+        "P2",
+        "The filesystem is mounted with dax=always",
+        _DAX,
+        "dax=always",
+        mount_dax,
+        red="planted-virtio-pmem@v1 dax.plant=hidden-option",
+    ),
     Check(
         "P3",
         "statx says that a file there is in direct-access mode",
         _DAX + "; statx(2), STATX_ATTR_DAX",
         "STATX_ATTR_DAX (0x200000) in stx_attributes",
         statx_dax,
+        red="planted-virtio-pmem@v1 dax.plant=cached-file",
     ),
     Check(
         "P4",
@@ -184,6 +193,7 @@ CHECKS = (
         _DAX,
         "read(2) and an O_DIRECT read see it at once, read(2) after drop_caches and a remount",
         store_survives,
+        red="planted-virtio-pmem@v1 dax.plant=private-map",
     ),
 )
 

@@ -19,7 +19,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, desk: Desk) -> int:
-    lab = desk.lab()
+    lab = desk.ready_lab()
     plan = adhoc(lab, args.variants, "boot", ())
     with desk.place() as place:
         run_id = execute(

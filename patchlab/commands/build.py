@@ -18,9 +18,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, desk: Desk) -> int:
-    lab = desk.lab()
+    lab = desk.ready_lab()
     names: list[str] = args.variants or [v.name for v in lab.runs[lab.default_run].arms]
-    for variant in [config.find_variant(lab, name) for name in names]:
+    variants = [config.find_variant(lab, name) for name in names]
+    for variant in variants:
+        building.try_patches(variant, lab, desk.cache, desk.progress)
+    for variant in variants:
         image = building.build(variant, lab, desk.cache, desk.progress)
         desk.write(f"{variant.name}  {image.release}  {image.bzimage}")
     return 0

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from patchlab import config
+from patchlab import config, host
+from patchlab.errors import MissingTool
 from patchlab.model import Lab, RunPlan, Variant
 from patchlab.paths import Cache
 from patchlab.progress import Progress
@@ -29,6 +30,18 @@ class Desk:
     def lab(self) -> Lab:
         """lab.toml, validated. Raises UsageError."""
         return config.load(self.lab_file)
+
+    def ready_lab(self) -> Lab:
+        """The lab, for verbs that build or boot: what this host lacks is said before they start.
+
+        Raises UsageError, MissingTool.
+        """
+        lab = self.lab()
+        if missing := host.missing_packages():
+            raise MissingTool(
+                f"this host lacks {', '.join(missing)}", hint=host.install_line(missing)
+            )
+        return lab
 
     @property
     def results_folder(self) -> Path:

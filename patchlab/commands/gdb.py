@@ -18,7 +18,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, desk: Desk) -> int:
-    lab = desk.lab()
+    lab = desk.ready_lab()
     variant = config.find_variant(lab, args.variant)
     image = build.build(variant, lab, desk.cache, desk.progress)
     with live.guest(variant, lab, desk.cache, desk.progress, features=(), gdb=True) as running:

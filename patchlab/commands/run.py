@@ -21,7 +21,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, desk: Desk) -> int:
-    lab = desk.lab()
+    lab = desk.ready_lab()
     plan = _plan(lab, args.name or lab.default_run)
     with desk.place() as place:
         run_id = execute(lab, plan, place, desk.progress, Wanted())

@@ -31,7 +31,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, desk: Desk) -> int:
-    lab = desk.lab()
+    lab = desk.ready_lab()
     variant = config.find_variant(lab, args.variant)
     features = lab.runs[lab.default_run].features
     with live.guest(variant, lab, desk.cache, desk.progress, features=features) as running:

@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What ``make prove`` showed: its records, kept as JSON, and the pages that say them in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from patchlab.errors import UsageError
+from patchlab.model import CheckInfo, Outcome
+
+_LINE = 600  # characters of what a check saw; the JSON has all of it
+
+# ---------------------------------------------------------------- seen-red
+
+
+class Shown(msgspec.Struct, frozen=True):
+    """A case and what came of it."""
+
+    key: str
+    check: str
+    variant: str
+    options: tuple[str, ...]
+    image: str  # its key
+    expected: Outcome
+    outcome: Outcome
+    seen: str
+    boot: Outcome
+    reason: str
+    commit: str
+    when: str
+
+    @property
+    def held(self) -> bool:
+        """The check did as claimed, and the kernel had nothing else to complain of."""
+        return self.outcome is self.expected and self.boot is Outcome.PASSED
+
+    @property
+    def place(self) -> str:
+        return " ".join((self.variant, *self.options))
+
+
+def problem(shown: Shown) -> str:
+    """What is wrong with a case that did not hold, in one line."""
+    if shown.outcome is shown.expected:
+        said = f"{shown.boot} boot: {shown.reason}"
+    else:
+        said = f"{shown.outcome}, not {shown.expected}: {shown.seen}"
+    return f"{shown.check} on {shown.place}: {line(said)}"
+
+
+def kept(before: Iterable[Shown], keys: Iterable[str]) -> dict[str, Shown]:
+    """Those of ``before`` that need not be shown again: still wanted, and they held."""
+    held = {one.key: one for one in before if one.held}
+    return {key: held[key] for key in keys if key in held}
+
+
+def unproved(shown: Sequence[Shown], checks: Sequence[CheckInfo]) -> list[str]:
+    """Ids of the checks that name no image to fail on, or did not do there as claimed."""
+    proved = {one.check for one in shown} - {one.check for one in shown if not one.held}
+    return [check.id for check in checks if check.id not in proved]
+
+
+def seen_red_page(shown: Sequence[Shown], checks: Sequence[CheckInfo]) -> str:
+    """The page of all cases. Its dates and commits are those of the boots."""
+    red = [one for one in shown if one.expected is not Outcome.PASSED]
+    base = {one.check: one for one in shown if one.expected is Outcome.PASSED}
+    missing = unproved(shown, checks)
+    lines = [
+        "# Every check, seen red",
+        "",
+        "A check that has never failed proves little. Each one was run, alone in a boot, on an",
+        "image where it has to fail, and in the same way on `base`, where it passes. On a control",
+        "the feature is taken out, so there a check says unsupported (ENODEV), not failed.",
+        "",
+        f"{len(checks) - len(missing)} of {len(checks)} checks proved, by {len(shown)} boots, "
+        f"{len(red)} of them red. {_dated(shown)}",
+        *(["", f"Unproved: {', '.join(missing)}."] if missing else []),
+        "",
+        "| check | image | kernel option | outcome there | on `base` |",
+        "|---|---|---|---|---|",
+    ]
+    for one in red:
+        options = " ".join(f"`{option}`" for option in one.options) or "none"
+        there = f"{one.outcome}{'' if one.held else ' (!)'}"
+        lines.append(
+            f"| {one.check} | `{one.variant}` | {options} | {there} | {base[one.check].outcome} |"
+        )
+    for check in checks:
+        lines += _section(check, [one for one in shown if one.check == check.id])
+    return "\n".join(lines) + "\n"
+
+
+def _section(check: CheckInfo, shown: Sequence[Shown]) -> list[str]:
+    lines = ["", f"## {check.id}", "", f"{check.sentence}.", ""]
+    for one in shown:
+        lines += [
+            f"- `{one.place}`, image `{one.image}`: **{one.outcome}**, boot {one.boot}",
+            f"  ({one.when}, `{one.commit}`)  ",
+            f"  `{line(one.seen)}`",
+            *([] if one.held else [f"  **not as claimed:** `{line(problem(one))}`"]),
+        ]
+    return lines if shown else [*lines, "No image is named on which it has to fail."]
+
+
+def _dated(shown: Sequence[Shown | Boot]) -> str:
+    """When, and at which commits of the lab."""
+    if not shown:
+        return ""
+    days = sorted({one.when[:10] for one in shown})
+    commits = ", ".join(f"`{commit}`" for commit in dict.fromkeys(one.commit for one in shown))
+    span = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+    return f"Shown {span}, by the lab at {commits}."
+
+
+def line(text: str) -> str:
+    """One line without what would end inline code: a guest wrote it."""
+    flat = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    flat = flat.replace("`", "'")
+    return flat if len(flat) <= _LINE else flat[:_LINE] + " …"
+
+
+# ---------------------------------------------------------------- clean-build
+
+
+class CleanBuild(msgspec.Struct, frozen=True):
+    """One variant built twice: in a copy of its built base, and from nothing."""
+
+    key: str  # the image's
+    variant: str
+    incremental: str  # SHA-256 of bzImage
+    clean: str
+    incremental_steps: int
+    clean_steps: int
+    clean_seconds: float
+    commit: str
+    when: str
+
+
+def clean_build_page(done: CleanBuild) -> str:
+    same = "the same" if done.clean == done.incremental else "**other**"
+    return f"""\
+# A variant built from its base, and the same one built from nothing
+
+`{done.variant}` (image `{done.key}`) was built twice. In a copy of the built base, make took
+{done.incremental_steps} steps; in a clean tree with the same patches it took {done.clean_steps},
+in {done.clean_seconds:.0f} s. The second bzImage has {same} bytes.
+
+| build | SHA-256 of bzImage |
+|---|---|
+| from the built base | `{done.incremental}` |
+| from clean source | `{done.clean}` |
+
+Shown {done.when} at commit `{done.commit}`.
+"""
+
+
+# ---------------------------------------------------------------- boots
+
+
+class Boot(msgspec.Struct, frozen=True):
+    """One of the boots in a row."""
+
+    key: str
+    number: int  # from 1; also its seed
+    outcome: Outcome
+    reason: str
+    checks: Mapping[str, int]  # outcome -> how many
+    ready_seconds: float
+    seconds: float
+    commit: str
+    when: str
+
+
+def row(made: Iterable[Boot], key: str) -> list[Boot]:
+    """What of ``made`` the row can go on from: nothing once a boot in it was not good."""
+    same = [one for one in made if one.key == key]
+    return same if all(good(one) for one in same) else []
+
+
+def good(boot: Boot) -> bool:
+    return boot.outcome is Outcome.PASSED and set(boot.checks) <= {Outcome.PASSED}
+
+
+def boots_page(made: Sequence[Boot], image: str) -> str:
+    fine = sum(good(one) for one in made)
+    lost = sum(one.outcome is Outcome.LOST for one in made)
+    lines = [
+        "# The base, booted again and again",
+        "",
+        f"{len(made)} check boots of `base` (image `{image}`) in a row, each with every check: "
+        f"{fine} good, {lost} lost. {_dated(made)}",
+        "",
+        "| boot | outcome | checks | agent after | whole boot | when |",
+        "|---|---|---|---|---|---|",
+    ]
+    for one in made:
+        checks = ", ".join(f"{count} {outcome}" for outcome, count in one.checks.items())
+        lines.append(
+            f"| {one.number} | {one.outcome} | {checks} | {one.ready_seconds:.1f} s "
+            f"| {one.seconds:.1f} s | {one.when} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+# ---------------------------------------------------------------- files
+
+_Kind = TypeVar("_Kind")
+
+
+def load(file: Path, kind: type[_Kind]) -> list[_Kind]:
+    """What a step kept; nothing before its first time. Raises UsageError for another form."""
+    if not file.is_file():
+        return []
+    try:
+        document = msgspec.json.decode(file.read_bytes())
+        return msgspec.convert(document["shown"], list[kind])  # type: ignore[valid-type]
+    except (msgspec.MsgspecError, KeyError, TypeError) as error:
+        raise UsageError(f"{file}: {error}", hint="remove it: the step shows all again") from error
+
+
+def store(file: Path, step: str, shown: Sequence[Any]) -> None:
+    """Keep all of ``shown``: a step calls it after each boot, and goes on from it."""
+    document = {"format": f"patchlab-{step}/1", "shown": shown}
+    write(file, msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n")
+
+
+def write(file: Path, text: str) -> None:
+    """The whole text or the old one, also when the lab is killed."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    half = file.with_name(f".{file.name}.new")
+    half.write_text(text, encoding="utf-8")
+    half.replace(file)
