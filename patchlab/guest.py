@@ -41,7 +41,7 @@ class AgentRefused(Exception):
     """The agent answered that it could not do what was asked."""
 
 
-class AgentError(Exception):
+class AgentError(LostInstrument):
     """What came back is no answer at all: the instrument broke, not the kernel."""
 
 
@@ -114,7 +114,7 @@ class Guest:
     ) -> None:
         self.client = client
         self.console = console
-        self._alive = alive
+        self.alive = alive
         self._next = 0
         self._buffer = b""
         self._channel = _session(client)
@@ -229,7 +229,7 @@ class Guest:
     def _explain(self, what: str) -> None:
         """Tell a dead kernel from a dead instrument; always raises."""
         limit = time.monotonic() + _SETTLE
-        while time.monotonic() < limit and self._alive():
+        while time.monotonic() < limit and self.alive():
             self.console.look()
             time.sleep(0.1)
         if fatal := self.console.look():

@@ -49,12 +49,11 @@ class Tool:
     package: str  # of Debian
     use: str
     files: tuple[str, ...] = ()  # below /; any of them will do. Without them ``name`` is a program
-    optional: bool = False
     rootless: bool = False  # only an ordinary user needs it
 
     @property
     def needed(self) -> bool:
-        return not self.optional and not (self.rootless and os.geteuid() == 0)
+        return not (self.rootless and os.geteuid() == 0)
 
 
 TOOLS = (
@@ -87,7 +86,7 @@ TOOLS = (
         "verifies the guest's root",
         ("usr/share/keyrings/debian-archive-keyring.gpg",),
     ),
-    Tool("gdb", "gdb", "runner.py gdb", optional=True),
+    Tool("gdb", "gdb", "runner.py gdb"),
 )
 
 
@@ -239,10 +238,9 @@ def diagnose(
 def _tool(tool: Tool, path: str | None, root: Path) -> Diagnosis:
     if where := _where(tool, path, root):
         return Diagnosis(tool.name, "ok", where)
-    if tool.rootless and os.geteuid() == 0:
+    if not tool.needed:
         return Diagnosis(tool.name, "ok", "not needed as root")
-    state: State = "missing" if tool.needed else "warning"
-    return Diagnosis(tool.name, state, f"not found ({tool.use})", install_line((tool.package,)))
+    return Diagnosis(tool.name, "missing", f"not found ({tool.use})", install_line((tool.package,)))
 
 
 def _venv() -> Diagnosis:

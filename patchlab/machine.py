@@ -203,9 +203,9 @@ def await_exit(running: Running, deadline: float) -> bool:
     """Power the guest off and wait for QEMU to go; False when it did not in time."""
     running.guest.poweroff(deadline)
     limit = time.monotonic() + deadline
-    while running.guest._alive() and time.monotonic() < limit:
+    while running.guest.alive() and time.monotonic() < limit:
         time.sleep(0.05)
-    return not running.guest._alive()
+    return not running.guest.alive()
 
 
 @contextlib.contextmanager

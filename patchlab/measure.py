@@ -12,7 +12,7 @@ from typing import Any
 
 from patchlab import console, machine
 from patchlab.errors import LostInstrument
-from patchlab.guest import AgentError, AgentRefused, GuestCrashed, GuestTimedOut
+from patchlab.guest import AgentRefused, GuestCrashed, GuestTimedOut
 from patchlab.model import (
     BootKind,
     BootRecord,
@@ -80,7 +80,7 @@ def boot(
         outcome, reason = Outcome.CRASHED, str(error)
     except GuestTimedOut as error:
         outcome, reason = Outcome.TIMED_OUT, str(error)
-    except (LostInstrument, AgentError) as error:
+    except LostInstrument as error:
         outcome, reason = Outcome.LOST, str(error)
     log = folder / "console.log"
     text = log.read_text("utf-8", "replace") if log.is_file() else ""

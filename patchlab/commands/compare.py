@@ -10,7 +10,6 @@ from patchlab import config
 from patchlab.commands.desk import Desk
 from patchlab.commands.report import exit_code
 from patchlab.config import names
-from patchlab.report import json_, text
 
 HELP = "compare two arms of a stored run (the newest that has both)"
 EXAMPLE = "runner.py compare base fuse-writable-mmap@control"
@@ -32,6 +31,5 @@ def run(args: argparse.Namespace, desk: Desk) -> int:
         if arm not in stored.arms:
             raise names.unknown("arm", arm, stored.arms, where=f" in run {stored.id}")
     comparison = comparing.compare(stored, *arms)
-    renderer = json_ if args.json else text
-    desk.write(renderer.render(stored, [comparison]))
+    desk.show("json" if args.json else "text", stored, [comparison])
     return exit_code(stored, [comparison])

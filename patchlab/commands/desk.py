@@ -12,9 +12,10 @@ from rich.console import Console
 
 from patchlab import config, host
 from patchlab.errors import MissingTool
-from patchlab.model import Lab, RunPlan, Variant
+from patchlab.model import Comparison, Lab, RunPlan, StoredRun, Variant
 from patchlab.paths import Cache
 from patchlab.progress import Progress
+from patchlab.report import json_, text
 from patchlab.run import Place
 from patchlab.store.results import Results
 
@@ -58,9 +59,18 @@ class Desk:
         with self.results() as results:
             yield Place(self.cache, results, self.results_folder, self.command)
 
-    def write(self, text: str) -> None:
+    def show(self, form: str, stored: StoredRun, comparisons: Sequence[Comparison]) -> None:
+        """A run as JSON or text; with colour on a terminal, plain for a pipe."""
+        if form == "json":
+            self.write(json_.render(stored, comparisons))
+        elif self.out.is_terminal:
+            self.out.print(*text.renderables(stored, comparisons))
+        else:
+            self.write(text.render(stored, comparisons))
+
+    def write(self, words: str) -> None:
         """Text as it is: no markup, no wrapping, no colour."""
-        self.out.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.out.print(words, markup=False, highlight=False, soft_wrap=True)
 
 
 def adhoc(lab: Lab, names: Sequence[str], title: str, features: Sequence[str]) -> RunPlan:

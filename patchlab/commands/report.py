@@ -12,7 +12,7 @@ from patchlab import levels
 from patchlab.commands.desk import Desk
 from patchlab.errors import LostInstrument
 from patchlab.model import Comparison, Outcome, StoredRun
-from patchlab.report import html, json_, text
+from patchlab.report import html
 from patchlab.store.results import Results
 
 HELP = "report a stored run (the newest without an ID)"
@@ -40,7 +40,7 @@ def finish(desk: Desk, results: Results, run_id: int, form: str, *, write_file: 
     """Print a stored run, write its HTML file, and give the exit code that it stands for."""
     stored = results.load_run(run_id)
     comparisons = comparing.compare_all(stored)
-    desk.write((json_ if form == "json" else text).render(stored, comparisons))
+    desk.show(form, stored, comparisons)
     if write_file:
         desk.progress.note(f"report: {write_html(desk.results_folder, stored)}")
     return exit_code(stored, comparisons)
