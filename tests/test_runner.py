@@ -73,6 +73,7 @@ def test_list_as_json_says_what_can_be_run(copy: Path) -> None:
         (["build", "fuse-writable-mmap@v9"], ["'v9'", "control"]),
         (["build", "fuse-writeable-mmap@control"], ["did you mean 'fuse-writable-mmap'?"]),
         (["run", "fuse"], ["no run 'fuse'", "fuse-writable-mmap"]),
+        (["bench", "base", "--feature", "fuse"], ["no feature 'fuse'", "fuse_writable_mmap"]),
         (["check", "base + config:debgu"], ["debgu", "did you mean 'debug'?"]),
     ],
 )

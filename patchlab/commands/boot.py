@@ -6,7 +6,8 @@ from __future__ import annotations
 import argparse
 
 from patchlab import measure
-from patchlab.commands.desk import Desk, adhoc
+from patchlab.commands.adhoc import adhoc
+from patchlab.commands.desk import Desk
 from patchlab.model import Outcome
 from patchlab.run import Wanted, execute
 

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from patchlab import config, host
 from patchlab.errors import MissingTool
-from patchlab.model import Comparison, Lab, RunPlan, StoredRun, Variant
+from patchlab.model import Comparison, Lab, StoredRun
 from patchlab.paths import Cache
 from patchlab.progress import Progress
 from patchlab.report import json_, text
@@ -71,11 +71,3 @@ class Desk:
     def write(self, words: str) -> None:
         """Text as it is: no markup, no wrapping, no colour."""
         self.out.print(words, markup=False, highlight=False, soft_wrap=True)
-
-
-def adhoc(lab: Lab, names: Sequence[str], title: str, features: Sequence[str]) -> RunPlan:
-    """A run of variants named on the command line; the first one is the baseline."""
-    variants: list[Variant] = [config.find_variant(lab, name) for name in names]
-    arms = tuple({variant.name: variant for variant in variants}.values())
-    wanted = tuple(features) or lab.runs[lab.default_run].features
-    return RunPlan(name=title, title=title, arms=arms, baseline=arms[0].name, features=wanted)

@@ -4,7 +4,7 @@
 Everything is checked here, before anything slow: no subprocess, no network.
 """
 
-from patchlab.config.load import FEATURES, load
+from patchlab.config.load import FEATURES, feature_names, load
 from patchlab.config.resolve import find_variant
 
-__all__ = ["FEATURES", "find_variant", "load"]
+__all__ = ["FEATURES", "feature_names", "find_variant", "load"]

@@ -34,9 +34,9 @@ def load(path: Path, *, features: Path = FEATURES) -> Lab:
     kernels = _folder(document, folder / table.kernels, ("kernels",))
     known_fragments = fragments(kernels)
     bases = load_bases(kernels, known_fragments)
-    feature_names = _feature_names(features)
-    series = load_all(_patch_folders(document, folder), bases, feature_names)
-    names = _Names(bases, series, known_fragments, feature_names)
+    known_features = feature_names(features)
+    series = load_all(_patch_folders(document, folder), bases, known_features)
+    names = _Names(bases, series, known_fragments, known_features)
     runs = {name: _run(document, name, names) for name in table.run}
     if table.default not in runs:
         with document.at(("default",)):
@@ -86,7 +86,7 @@ def _patch_folders(document: Document[LabFile], folder: Path) -> list[Path]:
     ]
 
 
-def _feature_names(folder: Path) -> frozenset[str]:
+def feature_names(folder: Path) -> frozenset[str]:
     stems = {file.stem for file in folder.glob("*.py") if not file.name.startswith("_")}
     # x_times.py beside x.py has the metrics of the feature x.
     metrics = {stem for stem in stems if stem.removesuffix("_times") in stems - {stem}}
