@@ -82,20 +82,31 @@ def _try(image: Image, root: Root, lab: Lab) -> Proof:
                 seconds = running.ready_seconds
                 if not machine.await_exit(running, 15):
                     return Proof("refused", "the guest came up but did not power off", when)
-        except (GuestCrashed, GuestTimedOut, LostInstrument) as error:
-            return Proof("refused", _why(error, folder), when)
+        except (GuestCrashed, GuestTimedOut) as error:
+            return Proof("refused", _said(folder) or _first_line(error), when)
+        except LostInstrument as error:
+            # QEMU ends by itself when KVM fails; when it ends for another reason nothing
+            # was learnt about KVM, and nothing may be remembered.
+            if not (said := _said(folder)):
+                raise
+            return Proof("refused", f"{said} ({_first_line(error)})", when)
     return Proof("proved", f"a guest answered in {seconds:.1f} s", when)
 
 
-def _why(error: Exception, folder: Path) -> str:
-    said = [
-        line
-        for name in ("qemu.log", "console.log")
-        if (folder / name).is_file()
-        for line in (folder / name).read_text(errors="replace").splitlines()
-        if line.startswith("KVM") or "kvm" in line.lower()
-    ]
-    return said[0][:200] if said else str(error).splitlines()[0][:200]
+def _said(folder: Path) -> str:
+    """What QEMU said of KVM, or ``""``. What the guest's kernel says does not count."""
+    for name in ("qemu.log", "console.log"):
+        log = folder / name
+        if log.is_file():
+            for line in log.read_text(errors="replace").splitlines():
+                by_qemu = line.startswith(("KVM", machine.QEMU))
+                if by_qemu and "kvm" in line.lower():
+                    return line[:200]
+    return ""
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0][:200]
 
 
 def _file(cache: Cache) -> Path:

@@ -81,6 +81,12 @@ def test_icount_boots_are_repeatable_and_padded_from_the_seed() -> None:
     assert "nokaslr" not in machine.kernel_options(CHECK)
 
 
+def test_acceleration_is_never_left_to_virtme(lab: Lab) -> None:
+    wall = start(BootKind.CHECK, Clock.WALL)
+    argv = machine.virtme_argv(wall, Path("/root.ext4"), Path("/share"), lab.machine)
+    assert "--disable-kvm" in argv
+
+
 def test_icount_guests_have_one_cpu(lab: Lab) -> None:
     def cpus(one: machine.Start) -> str:
         argv = machine.virtme_argv(one, Path("/root.ext4"), Path("/share"), lab.machine)
