@@ -20,7 +20,7 @@ from tests import evidence, prove
 from tests.evidence import Boot, CleanBuild, Shown
 from tests.report import sample_run
 
-PLANTED = Path(__file__).parent / "planted"
+PLANTED = Path(__file__).parent / "planted" / "patches"
 FAULT = re.compile(r'^\+\t\[\w+\]\t+= "([\w-]+)",$', re.MULTILINE)
 NO_FAULT = "none"  # the switch's own word
 

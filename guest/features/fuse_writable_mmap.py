@@ -35,8 +35,19 @@ def _file(context: Context, data: bytes) -> Iterator[tuple[fuse.Mount, int]]:
     with (
         fuse.mounted({_NAME: data}, context.scratch) as fs,
         _opened(fs.path / _NAME, os.O_RDWR) as fd,
+        _let_go(fs),
     ):
         yield fs, fd
+
+
+@contextlib.contextmanager
+def _let_go(fs: fuse.Mount) -> Iterator[None]:
+    """A check that fails may leave replies withheld; munmap and close would wait for them."""
+    try:
+        yield
+    except BaseException:
+        fs.abort()
+        raise
 
 
 @contextlib.contextmanager
@@ -54,7 +65,7 @@ def _mapped_file(context: Context, data: bytes) -> Iterator[tuple[fuse.Mount, in
     """The same, and a shared writable map of all its pages."""
     with _file(context, data) as (fs, fd):
         times.probe(fd)
-        with Map(fd, -(-len(data) // PAGE) * PAGE) as map_:
+        with Map(fd, -(-len(data) // PAGE) * PAGE) as map_, _let_go(fs):
             yield fs, fd, map_
 
 
