@@ -208,7 +208,7 @@ def write_through(context: Context, _rounds: int) -> Iterator[Bench]:
 
 
 @contextlib.contextmanager
-def tmpfs_first_touch(_context: Context, _rounds: int) -> Iterator[Bench]:
+def tmpfs_store(_context: Context, _rounds: int) -> Iterator[Bench]:
     fd = os.memfd_create("reference")
     os.ftruncate(fd, SIZE)
     remap = _Remap(fd, READ | WRITE, _writer())
@@ -297,9 +297,7 @@ METRICS = (
         "write(2) of 4 KiB, write-through: one WRITE each",
         margin=0.005,
     ),
-    _metric(
-        "tmpfs_first_touch", "page", tmpfs_first_touch, "Reference: first store to a page of tmpfs"
-    ),
+    _metric("tmpfs_store", "page", tmpfs_store, "Reference: first store to a page of tmpfs"),
     _metric(
         "tmpfs_fault",
         "fault",

@@ -137,6 +137,8 @@ def _metrics(comparison: Comparison) -> Iterable[RenderableType]:
         "p adj.",
         caption=f"* primary · clock {words.CLOCKS[comparison.clock]}",
     )
+    # An id that is cut off cannot be looked up.
+    table.columns[0].overflow = "fold"
     for column in table.columns[1:5]:
         column.justify = "right"
     for metric in comparison.metrics:
