@@ -40,7 +40,7 @@ _RELEASE = re.compile(r"[\w.+~-]{1,64}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
+class Plan:
     """Everything that decides the bytes of an image; known before anything slow."""
 
     variant: Variant
@@ -50,7 +50,9 @@ class _Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class _Shop:
+class Shop:
+    """Where and how a build goes on; decides nothing about its bytes."""
+
     lab: Lab
     cache: Cache
     progress: Progress
@@ -67,14 +69,14 @@ def build(
     a wanted option; names the log), MissingTool and LostInstrument. A failed or killed
     build publishes nothing.
     """
-    shop = _Shop(lab, cache, progress, jobs or os.cpu_count() or 1)
-    plan = _plan(variant, lab, cache)
+    shop = Shop(lab, cache, progress, jobs or os.cpu_count() or 1)
+    plan = plan_of(variant, lab, cache)
     images = cache.room("images")
     if content.find(images, plan.key) is None:
         for earlier, later in plan.merged.conflicts:
             progress.note(f"{later}: {later.text} instead of {earlier.text} ({earlier})")
         sources = source.fetch(variant.base, cache, progress)
-        base = _base_tree(_plan(Variant("base", variant.base), lab, cache), sources, shop)
+        base = _base_tree(plan_of(Variant("base", variant.base), lab, cache), sources, shop)
         content.publish(images, plan.key, lambda to: _image(plan, sources, base, to, shop))
     return _load(images / plan.key, variant)
 
@@ -84,8 +86,8 @@ def try_patches(variant: Variant, lab: Lab, cache: Cache, progress: Progress) ->
 
     Does nothing when the base is built, for then build() says it as fast.
     """
-    plan = _plan(variant, lab, cache)
-    base = _plan(Variant("base", variant.base), lab, cache)
+    plan = plan_of(variant, lab, cache)
+    base = plan_of(Variant("base", variant.base), lab, cache)
     if not variant.revisions or content.find(cache.room("trees"), base.key):
         return
     sources = source.fetch(variant.base, cache, progress)
@@ -105,10 +107,14 @@ def find(variant: Variant, lab: Lab, cache: Cache) -> Image | None:
 
 def plan_key(variant: Variant, lab: Lab, cache: Cache) -> str:
     """The key that the image of ``variant`` has or will have."""
-    return _plan(variant, lab, cache).key
+    return plan_of(variant, lab, cache).key
 
 
-def _plan(variant: Variant, lab: Lab, cache: Cache) -> _Plan:
+def plan_of(variant: Variant, lab: Lab, cache: Cache) -> Plan:
+    """Read the fragments, ask the tools for their versions, make the key. UsageError, MissingTool.
+
+    Fast: the source's version is apt's word, kept in the cache, and nothing is fetched.
+    """
     names = (*variant.base.fragments, *variant.fragments)
     files = kconfig.fragment_files(lab.kernels, names)
     merged = kconfig.merge(kconfig.read_fragment(file) for file in files)
@@ -125,16 +131,16 @@ def _plan(variant: Variant, lab: Lab, cache: Cache) -> _Plan:
             for patch in revision.patches
         ),
     )
-    return _Plan(variant, key, merged, toolchain)
+    return Plan(variant, key, merged, toolchain)
 
 
-def _base_tree(plan: _Plan, sources: SourceTree, shop: _Shop) -> Path:
+def _base_tree(plan: Plan, sources: SourceTree, shop: Shop) -> Path:
     """The built tree of a base: the objects that every variant starts from."""
 
     def fill(to: Path) -> None:
         folder = to / _TREE
         tree.clone(sources.folder, None, folder)
-        _compile(plan, folder, (), shop)
+        compile_tree(plan, folder, (), shop)
         # The linker's first tries are a third of what a variant would have to copy.
         for path in folder.glob(".tmp_vmlinux*"):
             path.unlink()
@@ -142,7 +148,7 @@ def _base_tree(plan: _Plan, sources: SourceTree, shop: _Shop) -> Path:
     return content.publish(shop.cache.room("trees"), plan.key, fill) / _TREE
 
 
-def _image(plan: _Plan, sources: SourceTree, base: Path, to: Path, shop: _Shop) -> None:
+def _image(plan: Plan, sources: SourceTree, base: Path, to: Path, shop: Shop) -> None:
     """Fill ``to`` with the image; what it was built in goes before it is published."""
     if not plan.variant.revisions and not plan.variant.fragments:
         _collect(plan, base, (), sources, to)
@@ -152,19 +158,19 @@ def _image(plan: _Plan, sources: SourceTree, base: Path, to: Path, shop: _Shop) 
         tree.clone(sources.folder, base, folder)
         patches = series.apply(folder, plan.variant.revisions, shop.progress)
     with pristine.guarded(sources, shop.cache):
-        _compile(plan, folder, patches, shop)
+        compile_tree(plan, folder, patches, shop)
     _collect(plan, folder, patches, sources, to)
     shutil.rmtree(folder)
 
 
-class _Built(msgspec.Struct):
+class Built(msgspec.Struct):
     """What a build tells of itself; kept in the tree's folder, beside the tree."""
 
     seconds: float
     steps: int
 
 
-def _compile(plan: _Plan, folder: Path, patches: tuple[AppliedPatch, ...], shop: _Shop) -> None:
+def compile_tree(plan: Plan, folder: Path, patches: tuple[AppliedPatch, ...], shop: Shop) -> None:
     """Configure and make ``folder``. Its log and figures are left beside it."""
     begun = time.monotonic()
     name = f"build-{re.sub(r'[^A-Za-z0-9.@_-]+', '_', plan.variant.name)}-{plan.key}.log"
@@ -177,7 +183,7 @@ def _compile(plan: _Plan, folder: Path, patches: tuple[AppliedPatch, ...], shop:
         total = _expected_steps(plan.variant, patches, memory)
         steps = maker.build(lambda done: step.advance(done, max(total, done)))
     memory.write_text(str(steps))
-    built = _Built(time.monotonic() - begun, steps)
+    built = Built(time.monotonic() - begun, steps)
     (folder.parent / "built.json").write_bytes(msgspec.json.encode(built))
     shutil.copyfile(log, folder.parent / "build.log")
 
@@ -199,12 +205,12 @@ def _expected_steps(variant: Variant, patches: tuple[AppliedPatch, ...], memory:
 
 
 def _collect(
-    plan: _Plan, folder: Path, patches: tuple[AppliedPatch, ...], sources: SourceTree, to: Path
+    plan: Plan, folder: Path, patches: tuple[AppliedPatch, ...], sources: SourceTree, to: Path
 ) -> None:
     """Copy what an image is out of the built tree, and write its manifest."""
     for name, path in make.PRODUCTS.items():
-        shutil.copyfile(_product(folder, path), to / name)
-    built = msgspec.json.decode((folder.parent / "built.json").read_bytes(), type=_Built)
+        shutil.copyfile(product(folder, path), to / name)
+    built = msgspec.json.decode((folder.parent / "built.json").read_bytes(), type=Built)
     if folder.parent != to:
         shutil.copyfile(folder.parent / "build.log", to / "build.log")
     else:
@@ -227,7 +233,7 @@ def _collect(
     (to / _MANIFEST).write_bytes(msgspec.json.encode(image, enc_hook=str))
 
 
-def _product(folder: Path, name: str) -> Path:
+def product(folder: Path, name: str) -> Path:
     """A file that the build made. Untrusted code could have left a link to anywhere."""
     path = (folder / name).resolve()
     if not path.is_relative_to(folder.resolve()) or not path.is_file():

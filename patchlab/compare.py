@@ -12,17 +12,14 @@ from patchlab.errors import UsageError
 from patchlab.model import (
     BootKind,
     BootRecord,
-    CheckComparison,
     CheckInfo,
     CheckResult,
     Clock,
-    Comparison,
-    MetricComparison,
     MetricInfo,
     Outcome,
     StoredRun,
-    Verdict,
 )
+from patchlab.verdict import CheckComparison, Comparison, MetricComparison, Verdict
 
 SIGN_FLIP_BLOCKS = (8, 20)  # fewer say nothing, more take too long
 

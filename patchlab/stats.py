@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from patchlab.model import Clock, Polarity, Verdict
+from patchlab.model import Clock, Polarity
+from patchlab.verdict import Verdict
 
 
 def _scipy() -> Any:

@@ -258,24 +258,24 @@ def clean_build(proving: Proving) -> list[str]:
 def _build_cold(variant: Variant, proving: Proving) -> tuple[str, int]:
     """SHA-256 of bzImage and the steps of a build that starts from patched, clean source."""
     sources = source.fetch(variant.base, proving.cache, proving.progress)
-    plan = build._plan(variant, proving.lab, proving.cache)
+    plan = build.plan_of(variant, proving.lab, proving.cache)
 
     def fill(to: Path) -> None:
         folder = to / "tree"
         # A cache of its own: the log and the count of steps are not those of the image.
-        shop = build._Shop(proving.lab, Cache(to), proving.progress, os.cpu_count() or 1)
+        shop = build.Shop(proving.lab, Cache(to), proving.progress, os.cpu_count() or 1)
         tree.clone(sources.folder, None, folder)
         patches = series.apply(folder, variant.revisions, proving.progress)
         with pristine.guarded(sources, proving.cache):
-            build._compile(plan, folder, patches, shop)
-        shutil.copyfile(build._product(folder, make.PRODUCTS["bzImage"]), to / "bzImage")
+            build.compile_tree(plan, folder, patches, shop)
+        shutil.copyfile(build.product(folder, make.PRODUCTS["bzImage"]), to / "bzImage")
         shutil.rmtree(folder)
 
     # Not to keep it, but for its lock, and so that gc knows what a killed one left.
     room = proving.cache.room("clean")
     made = content.publish(room, plan.key, fill)
     digest = hashlib.sha256((made / "bzImage").read_bytes()).hexdigest()
-    built = msgspec.json.decode((made / "built.json").read_bytes(), type=build._Built)
+    built = msgspec.json.decode((made / "built.json").read_bytes(), type=build.Built)
     content.discard(room, plan.key)
     return digest, built.steps
 

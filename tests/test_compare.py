@@ -11,17 +11,14 @@ from patchlab.errors import UsageError
 from patchlab.model import (
     BootKind,
     BootRecord,
-    CheckComparison,
     CheckResult,
     Clock,
-    Comparison,
-    MetricComparison,
     MetricOutcome,
     Outcome,
     Sample,
     StoredRun,
-    Verdict,
 )
+from patchlab.verdict import CheckComparison, Comparison, MetricComparison, Verdict
 from tests.report import sample_run
 from tests.report.sample_run import BASE, CONTROL, FUSE, PMEM
 

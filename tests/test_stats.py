@@ -9,7 +9,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from patchlab import stats
-from patchlab.model import Clock, Polarity, Verdict
+from patchlab.model import Clock, Polarity
+from patchlab.verdict import Verdict
 
 MARGIN = 0.001
 MIRROR = {Verdict.FASTER: Verdict.SLOWER, Verdict.SLOWER: Verdict.FASTER}

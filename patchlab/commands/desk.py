@@ -12,12 +12,13 @@ from rich.console import Console
 
 from patchlab import config, host
 from patchlab.errors import MissingTool
-from patchlab.model import Comparison, Lab, StoredRun
+from patchlab.model import Lab, StoredRun
 from patchlab.paths import Cache
 from patchlab.progress import Progress
 from patchlab.report import json_, text
 from patchlab.run import Place
 from patchlab.store.results import Results
+from patchlab.verdict import Comparison
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,10 @@ from patchlab import compare as comparing
 from patchlab import levels
 from patchlab.commands.desk import Desk
 from patchlab.errors import LostInstrument
-from patchlab.model import Comparison, Outcome, StoredRun
+from patchlab.model import Outcome, StoredRun
 from patchlab.report import html
 from patchlab.store.results import Results
+from patchlab.verdict import Comparison
 
 HELP = "report a stored run (the newest without an ID)"
 EXAMPLE = "runner.py report 3 --format html"

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from patchlab.levels import ArmsRow
-from patchlab.model import MetricComparison
 from patchlab.report import words
+from patchlab.verdict import MetricComparison
 
 _ROW = 26
 _LABELS, _PLOT, _FIGURES = 190, 560, 250  # columns of the forest plot, in SVG units

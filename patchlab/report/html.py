@@ -13,8 +13,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from patchlab import compare, levels, proc
-from patchlab.model import BootRecord, CheckInfo, CheckResult, Comparison, Outcome, StoredRun
+from patchlab.model import BootRecord, CheckInfo, CheckResult, Outcome, StoredRun
 from patchlab.report import charts, words
+from patchlab.verdict import Comparison
 
 _TEMPLATES = Path(__file__).parent / "templates"
 

@@ -10,8 +10,9 @@ from typing import Any
 import msgspec
 
 from patchlab import compare, levels
-from patchlab.model import BootRecord, CheckComparison, Comparison, StoredRun
+from patchlab.model import BootRecord, StoredRun
 from patchlab.report import words
+from patchlab.verdict import CheckComparison, Comparison
 
 FORMAT = "patchlab-run/1"
 

@@ -13,15 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from patchlab import compare, levels
-from patchlab.model import (
-    CheckResult,
-    Comparison,
-    MetricComparison,
-    Outcome,
-    StoredRun,
-    Verdict,
-)
+from patchlab.model import CheckResult, Outcome, StoredRun
 from patchlab.report import words
+from patchlab.verdict import Comparison, MetricComparison, Verdict
 
 WIDTH = 100
 _OUTCOME = {

@@ -9,17 +9,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from patchlab import compare
-from patchlab.model import (
-    BootKind,
-    BootRecord,
-    CheckComparison,
-    Clock,
-    Comparison,
-    MetricComparison,
-    Outcome,
-    StoredRun,
-    Verdict,
-)
+from patchlab.model import BootKind, BootRecord, Clock, Outcome, StoredRun
+from patchlab.verdict import CheckComparison, Comparison, MetricComparison, Verdict
 
 NONE = "–"
 MINUS = "−"

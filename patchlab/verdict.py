@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What follows from a stored run: the values that compare.py makes and reports show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from patchlab.model import CheckInfo, CheckResult, Clock, MetricInfo
+
+
+class Verdict(StrEnum):
+    FASTER = "faster"
+    SLOWER = "slower"
+    WITHIN_MARGIN = "changed within margin"
+    EQUIVALENT = "equivalent"
+    INCONCLUSIVE = "inconclusive"
+    NOT_COMPARABLE = "not comparable"
+    NEW = "new"
+    GONE = "gone"
+
+
+@dataclass(frozen=True, slots=True)
+class MetricComparison:
+    """One metric, two arms. Levels are geometric means over blocks of each boot's statistic."""
+
+    metric: MetricInfo
+    verdict: Verdict
+    reason: str  # for NOT_COMPARABLE, INCONCLUSIVE, NEW and GONE
+    unit: str  # "instructions/page", "ns/page"
+    baseline: float | None
+    candidate: float | None
+    change: float | None  # absolute, in unit
+    ratio: float | None  # relative change, 0.01 is +1 %
+    low: float | None  # 95 % interval of ratio
+    high: float | None
+    p: float | None
+    p_adjusted: float | None
+    blocks: int
+    statistic: str
+
+
+@dataclass(frozen=True, slots=True)
+class CheckComparison:
+    id: str
+    info: CheckInfo
+    baseline: CheckResult | None
+    candidate: CheckResult | None
+    regression: bool  # the baseline passed and the candidate did not
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    run: int
+    baseline: str
+    candidate: str
+    clock: Clock
+    equal_kernels: bool
+    checks: tuple[CheckComparison, ...]
+    metrics: tuple[MetricComparison, ...]
+    notes: tuple[str, ...] = field(default=())
