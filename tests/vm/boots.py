@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 from patchlab import features, machine, measure
@@ -33,3 +34,8 @@ def task(start: machine.Start, catalogue: features.Catalogue) -> measure.Task:
 
 def boot(one: measure.Task, root: Root, lab: Lab, folder: Path) -> BootRecord:
     return measure.boot(one, root, lab, folder, 1, (), Step())
+
+
+def leftovers() -> list[Path]:
+    """Private folders of boots that are going on or left something behind."""
+    return list(Path(tempfile.gettempdir()).glob("patchlab-*"))

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,24 @@ from patchlab.progress import Silent
 
 REPOSITORY = Path(__file__).parents[2]
 CONTROL = "fuse-writable-mmap@control"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def temporary() -> Iterator[Path]:
+    """A folder for temporary files that only these tests use, for their children as well.
+
+    What is left in it was left by a test, whatever else runs on this host. Its path is short:
+    a unix socket's may have 107 bytes.
+    """
+    kept = os.environ.get("TMPDIR")
+    with tempfile.TemporaryDirectory(prefix="vm-") as name:
+        os.environ["TMPDIR"] = tempfile.tempdir = name
+        yield Path(name)
+    tempfile.tempdir = None
+    if kept is None:
+        del os.environ["TMPDIR"]
+    else:
+        os.environ["TMPDIR"] = kept
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from patchlab.errors import LostInstrument
 from patchlab.guest import AgentError, AgentRefused, GuestCrashed
 from patchlab.levels import NS_PER_INSTRUCTION
 from patchlab.model import BootKind, BootRecord, Clock, Image, Lab, Outcome, Root
-from tests.vm.boots import boot, check_start, task
+from tests.vm.boots import boot, check_start, leftovers, task
 
 pytestmark = pytest.mark.vm
 
@@ -26,11 +26,6 @@ RUBBISH = "import sys\nfor line in sys.stdin: print('<html>not an answer</html>'
 
 def outcomes(record: BootRecord) -> dict[str, Outcome]:
     return {check.id: check.outcome for check in record.checks}
-
-
-def leftovers() -> list[Path]:
-    """Private folders of boots that are going on or left something behind."""
-    return list(Path("/tmp").glob("patchlab-*"))
 
 
 def test_base_passes_every_check(
@@ -70,8 +65,10 @@ def test_bench_boot_measures_every_metric_in_instructions(
         assert [s.warmup for s in samples] == [True] + [False] * 4
         awake = [s.value / NS_PER_INSTRUCTION for s in samples if not (s.warmup or s.idle)]
         assert len(awake) >= 3, f"{metric.id} slept"
-        # Instructions repeat; a wall clock under load would not.
-        assert max(awake) / min(awake) < 1.25, f"{metric.id}: {awake}"
+        # Instructions repeat, where a wall clock under load would not; a stray sample is what
+        # the median is for.
+        low, *_, high = sorted(awake)[:3]
+        assert high / low < 1.1, f"{metric.id}: {awake}"
 
 
 def test_a_kernel_that_dies_is_a_result(

@@ -17,6 +17,7 @@ import pytest
 
 from patchlab.model import Image, Root
 from patchlab.paths import Cache
+from tests.vm.boots import leftovers
 
 pytestmark = pytest.mark.vm
 
@@ -132,7 +133,6 @@ def test_interrupt_leaves_nothing_behind(
 ) -> None:
     for room in rooms:
         (other_cache / "patchlab" / room).symlink_to(cache.room(room))
-    before = set(Path("/tmp").glob("patchlab-*"))
     argv = [sys.executable, str(ROOT / "runner.py"), "--lab", str(small), "run"]
     env = os.environ | {"XDG_CACHE_HOME": str(other_cache)}
     log = other_cache / "said"
@@ -150,7 +150,7 @@ def test_interrupt_leaves_nothing_behind(
     assert code == 130, log.read_text()
     assert stage in log.read_text()
     assert processes(str(other_cache)) == []
-    assert set(Path("/tmp").glob("patchlab-*")) <= before
+    assert not leftovers()
     # What is left in tmp/ would be known as half-done; what has a name is whole.
     for room in ("images", "trees", "roots"):
         folder = other_cache / "patchlab" / room
