@@ -65,23 +65,7 @@ def boot(
     """Make the boot, do the task, scan the log. Never raises for a dead guest or instrument."""
     started, begun, seen = datetime.now(UTC), time.monotonic(), _Seen()
     folder.mkdir(parents=True, exist_ok=True)
-    outcome, reason = Outcome.PASSED, ""
-    try:
-        with machine.boot(task.start, root, lab.machine, lab.limits, folder) as running:
-            seen.ready_seconds, seen.argv = running.ready_seconds, running.argv
-            try:
-                _work(task, running, lab, seen, step)
-            except GuestTimedOut as error:
-                running.guest.marker(f"deadline passed: {error}")
-                raise
-            if not machine.await_exit(running, lab.limits.poweroff):
-                outcome, reason = Outcome.TIMED_OUT, "the guest did not power off"
-    except GuestCrashed as error:
-        outcome, reason = Outcome.CRASHED, str(error)
-    except GuestTimedOut as error:
-        outcome, reason = Outcome.TIMED_OUT, str(error)
-    except LostInstrument as error:
-        outcome, reason = Outcome.LOST, str(error)
+    outcome, reason = _drive(task, root, lab, folder, seen, step)
     log = folder / "console.log"
     text = log.read_text("utf-8", "replace") if log.is_file() else ""
     findings = console.scan(text.split("\n"), known, date.today())
@@ -108,6 +92,29 @@ def boot(
         unmeasured=(*seen.unmeasured, *_not_measured(task, seen, reason)),
         findings=findings,
     )
+
+
+def _drive(
+    task: Task, root: Root, lab: Lab, folder: Path, seen: _Seen, step: Step
+) -> tuple[Outcome, str]:
+    """What became of the boot as the host saw it; what it showed goes into ``seen``."""
+    try:
+        with machine.boot(task.start, root, lab.machine, lab.limits, folder) as running:
+            seen.ready_seconds, seen.argv = running.ready_seconds, running.argv
+            try:
+                _work(task, running, lab, seen, step)
+            except GuestTimedOut as error:
+                running.guest.marker(f"deadline passed: {error}")
+                raise
+            if not machine.await_exit(running, lab.limits.poweroff):
+                return Outcome.TIMED_OUT, "the guest did not power off"
+    except GuestCrashed as error:
+        return Outcome.CRASHED, str(error)
+    except GuestTimedOut as error:
+        return Outcome.TIMED_OUT, str(error)
+    except LostInstrument as error:
+        return Outcome.LOST, str(error)
+    return Outcome.PASSED, ""
 
 
 def judge(

@@ -191,9 +191,8 @@ class _Boots:
             record = self._boot(task, number, attempt)
             self.place.results.save_boot(self.run_id, record)
             if record.outcome is not Outcome.PASSED:
-                self.progress.note(
-                    f"{measure.title(task)}: {record.outcome}: {record.reason.splitlines()[0]}"
-                )
+                why = record.reason.split("\n", 1)[0]
+                self.progress.note(f"{measure.title(task)}: {record.outcome}: {why}")
             if record.outcome is not Outcome.LOST:
                 return
 
