@@ -24,7 +24,8 @@ from patchlab.keys import KeyPair
 from patchlab.model import CheckResult, Outcome, Sample
 
 REPLY_LIMIT = 4 << 20  # bytes
-AGENT = "exec python3 -u /run/lab/guest/agent.py"
+# sshd passes on nothing of init's environment, so what repeats a boot is set here.
+AGENT = "exec env PYTHONHASHSEED=0 python3 -u /run/lab/guest/agent.py"
 _SLICE = 0.25  # seconds between two looks at QEMU and the console
 _SETTLE = 2.0  # seconds for the rest of an oops to reach the log
 

@@ -32,6 +32,7 @@ def guest(
     A feature that cannot be prepared is noted, not fatal: a person may want to see why.
     Raises LostInstrument when the guest did not come up, with the end of its console.
     """
+    build.try_patches(variant, lab, cache, progress)
     image = build.build(variant, lab, cache, progress)
     guest_root = root.make(lab.machine, cache, progress)
     start = machine.Start(image, BootKind.CHECK, Clock.TCG, lab.sampling.seed, gdb=gdb)

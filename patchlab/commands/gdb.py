@@ -20,7 +20,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, desk: Desk) -> int:
     lab = desk.ready_lab()
     variant = config.find_variant(lab, args.variant)
-    image = build.build(variant, lab, desk.cache, desk.progress)
     with live.guest(variant, lab, desk.cache, desk.progress, features=(), gdb=True) as running:
+        image = build.build(variant, lab, desk.cache, desk.progress)  # from the cache by now
         target = f"target remote {running.folder / 'gdb.sock'}"
         return proc.attach(["gdb", "-q", str(image.vmlinux), "-ex", target, *args.words])

@@ -15,13 +15,12 @@ import pytest
 from patchlab import build, config
 from patchlab.errors import BuildError, PatchError
 from patchlab.model import Image, Lab, Patch, Revision, Variant
-from patchlab.paths import Cache, default_cache
+from patchlab.paths import Cache
 from patchlab.progress import Silent
 
 pytestmark = pytest.mark.vm
 
 CONTROL = "fuse-writable-mmap@control"
-REPOSITORY = Path(__file__).parents[2]
 BROKEN = """diff --git a/fs/fuse/control.c b/fs/fuse/control.c
 --- a/fs/fuse/control.c
 +++ b/fs/fuse/control.c
@@ -31,21 +30,6 @@ BROKEN = """diff --git a/fs/fuse/control.c b/fs/fuse/control.c
    FUSE: Filesystem in Userspace
    Copyright (C) 2001-2008  Miklos Szeredi <miklos@szeredi.hu>
 """
-
-
-@pytest.fixture(scope="module")
-def lab() -> Lab:
-    return config.load(REPOSITORY / "lab.toml")
-
-
-@pytest.fixture(scope="module")
-def cache() -> Cache:
-    return default_cache()
-
-
-@pytest.fixture(scope="module")
-def base(lab: Lab, cache: Cache) -> Image:
-    return build.build(config.find_variant(lab, "base"), lab, cache, Silent())
 
 
 @pytest.fixture
