@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Variant -> image.
 
-The base is built first, and its tree kept. A variant starts from a clone of that tree, so
-make compiles only what its patches touch; the clone is thrown away. Everything that make
-runs comes from the tree, so it runs in the sandbox, which shows the tree at one fixed path.
+The base, with the variant's config fragments, is built first, and its tree kept. A variant
+with patches starts from a clone of that tree, so make compiles only what they touch; the
+clone is thrown away. Everything that make runs comes from the tree, so it runs in the
+sandbox, which shows the tree at one fixed path.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def build(
         for earlier, later in plan.merged.conflicts:
             progress.note(f"{later}: {later.text} instead of {earlier.text} ({earlier})")
         sources = source.fetch(variant.base, cache, progress)
-        base = _base_tree(plan_of(Variant("base", variant.base), lab, cache), sources, shop)
+        base = _base_tree(plan_of(unpatched(variant), lab, cache), sources, shop)
         content.publish(images, plan.key, lambda to: _image(plan, sources, base, to, shop))
     return _load(images / plan.key, variant)
 
@@ -87,7 +88,7 @@ def try_patches(variant: Variant, lab: Lab, cache: Cache, progress: Progress) ->
     Does nothing when the base is built, for then build() says it as fast.
     """
     plan = plan_of(variant, lab, cache)
-    base = plan_of(Variant("base", variant.base), lab, cache)
+    base = plan_of(unpatched(variant), lab, cache)
     if not variant.revisions or content.find(cache.room("trees"), base.key):
         return
     sources = source.fetch(variant.base, cache, progress)
@@ -97,6 +98,12 @@ def try_patches(variant: Variant, lab: Lab, cache: Cache, progress: Progress) ->
         folder = Path(name) / _TREE
         tree.clone(sources.folder, None, folder)
         series.apply(folder, variant.revisions, progress)
+
+
+def unpatched(variant: Variant) -> Variant:
+    """The same base and config fragments without any patch: what ``variant`` starts from."""
+    parts = ("base", *(f"config:{name}" for name in variant.fragments))
+    return replace(variant, name=" + ".join(parts), revisions=())
 
 
 def find(variant: Variant, lab: Lab, cache: Cache) -> Image | None:
@@ -135,7 +142,7 @@ def plan_of(variant: Variant, lab: Lab, cache: Cache) -> Plan:
 
 
 def _base_tree(plan: Plan, sources: SourceTree, shop: Shop) -> Path:
-    """The built tree of a base: the objects that every variant starts from."""
+    """The built tree of an unpatched variant: the objects that patched ones start from."""
 
     def fill(to: Path) -> None:
         folder = to / _TREE
@@ -150,7 +157,7 @@ def _base_tree(plan: Plan, sources: SourceTree, shop: Shop) -> Path:
 
 def _image(plan: Plan, sources: SourceTree, base: Path, to: Path, shop: Shop) -> None:
     """Fill ``to`` with the image; what it was built in goes before it is published."""
-    if not plan.variant.revisions and not plan.variant.fragments:
+    if not plan.variant.revisions:
         _collect(plan, base, (), sources, to)
         return
     folder = to / _TREE
@@ -196,7 +203,7 @@ def _expected_steps(variant: Variant, patches: tuple[AppliedPatch, ...], memory:
     """How many steps make will take: what it took last time, or an estimate."""
     if memory.is_file() and (text := memory.read_text()).isdecimal():
         return int(text)
-    if not variant.revisions or variant.fragments:
+    if not variant.revisions:
         return variant.base.build_steps
     files = {file for patch in patches for file in patch.files}
     if any(file.startswith(("include/", "arch/x86/include/")) for file in files):

@@ -13,7 +13,7 @@ import platformdirs
 class Cache:
     """The user's cache: everything here can be made again.
 
-    ``sources/`` unpacked trees, ``trees/`` built base trees, ``images/`` built kernels,
+    ``sources/`` unpacked trees, ``trees/`` built unpatched trees, ``images/`` built kernels,
     ``roots/`` guest roots, ``hosts/`` what was proved about this host, ``tmp/`` half-done work.
     """
 
