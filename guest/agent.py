@@ -160,6 +160,8 @@ def describe() -> Reply:
             "sentence": one.sentence,
             "source": one.source,
             "red": one.red,
+            "green": one.green,
+            "patience": one.patience,
         }
         for name, feature in features.FEATURES.items()
         for one in feature.checks
@@ -175,6 +177,8 @@ def describe() -> Reply:
             "primary": one.primary,
             "margin": one.margin,
             "statistic": one.statistic,
+            "operation": one.operation,
+            "subject": one.subject,
         }
         for name, feature in features.FEATURES.items()
         for one in feature.metrics

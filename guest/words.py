@@ -42,6 +42,8 @@ class Check:
     expected: str
     run: Callable[[Context], str]
     red: str = ""
+    green: str = "base"  # the variant on which it has been seen to pass
+    patience: float = 1.0  # how many times the lab's limit for a check it may take
 
 
 def _nothing() -> None:
@@ -71,6 +73,8 @@ class Metric:
     clocks: tuple[str, ...] = ("icount", "wall")
     margin: float = 0.001
     statistic: str = "median"
+    operation: str = ""  # row of the report's table of levels; "" keeps it out of the table
+    subject: str = ""  # what does it: "" the feature itself, else a comparator such as "tmpfs"
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,6 +70,7 @@ TOOLS = (
     Tool("stdio.h", "libc6-dev", "builds the kernel's host tools", ("usr/include/stdio.h",)),
     Tool("libelf.h", "libelf-dev", "objtool", ("usr/include/libelf.h", "usr/include/gelf.h")),
     Tool("openssl/ssl.h", "libssl-dev", "sign-file", ("usr/include/openssl/ssl.h",)),
+    Tool("perl", "perl", "builds the kernel; checkpatch and kernel-doc for the review ledger"),
     Tool("git", "git", "applies the patches"),
     Tool("tar", "tar", "unpacks sources"),
     Tool("xz", "xz-utils", "unpacks sources"),

@@ -194,7 +194,8 @@ def _check(
     if refused:
         return ended(Outcome.FAILED, f"could not be prepared: {refused}")
     try:
-        seen.checks.append(running.guest.check(check.feature, check.id, deadline))
+        limit = check.patience * deadline
+        seen.checks.append(running.guest.check(check.feature, check.id, limit))
     except AgentRefused as error:
         return ended(Outcome.FAILED, str(error))
     except GuestCrashed as error:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Frozen, typed values that pass between rooms. Imports nothing of ours.
+"""Frozen, typed values that pass between rooms. Imports of ours only review.py.
 
 The words are those of docs/architecture.md; there are no synonyms.
 """
@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+
+from patchlab.review import Asked, Demand, RuleResult
 
 
 class Outcome(StrEnum):
@@ -112,18 +114,6 @@ class Posting:
     date: str
     what: str
     link: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Demand:
-    """One demand of a reviewer, and the check that decides it."""
-
-    id: str
-    who: str
-    date: str
-    demand: str
-    checks: tuple[str, ...]
-    answered: str = ""  # why the code is right although it was asked, if it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,6 +291,8 @@ class CheckInfo:
     sentence: str
     source: str  # where the expectation comes from
     red: str  # the variant (and how) on which this check has been seen to fail; "" is unproved
+    green: str = "base"  # the variant on which it passes
+    patience: float = 1.0  # how many times limits.check it may take
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,6 +308,8 @@ class MetricInfo:
     primary: bool
     margin: float  # relative change that matters, 0.001 is 0.1 %
     statistic: str  # the in-boot statistic under icount: "median" or "minimum"
+    operation: str = ""  # row of the table of levels; "" is in no table
+    subject: str = ""  # what does it: "" the arm's own feature, else a comparator ("tmpfs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -425,3 +419,5 @@ class StoredRun:
     boots: tuple[BootRecord, ...]
     checks: tuple[CheckInfo, ...]
     metrics: tuple[MetricInfo, ...]
+    asked: tuple[Asked, ...] = ()  # the review ledgers of the arms' series
+    rules: tuple[RuleResult, ...] = ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,9 @@ from patchlab import (
     build,
     console,
     features,
+    inspection,
     kvm,
+    ledger,
     machine,
     measure,
     proc,
@@ -35,6 +37,7 @@ from patchlab.model import (
 )
 from patchlab.paths import Cache
 from patchlab.progress import Progress
+from patchlab.review import Asked, RuleResult
 from patchlab.store.results import Results
 
 
@@ -66,6 +69,8 @@ def execute(lab: Lab, plan: RunPlan, place: Place, progress: Progress, wanted: W
         for arm in plan.arms:
             build.try_patches(arm, lab, place.cache, progress)
         images = {arm.name: build.build(arm, lab, place.cache, progress) for arm in plan.arms}
+    with before.timed("review"):
+        said = inspection.inspect(plan.arms, lab, place.cache, progress) if wanted.checks else ()
     with before.timed("guest root"):
         guest_root = root.make(lab.machine, place.cache, progress)
     with before.timed("KVM proof"):
@@ -81,11 +86,9 @@ def execute(lab: Lab, plan: RunPlan, place: Place, progress: Progress, wanted: W
         provenance=provenance.gather(lab, guest_root, proof, clock, place.command),
         checks=catalogue.checks,
         metrics=catalogue.metrics,
+        asked=_asked(plan, lab) if wanted.checks else (),
     )
-    for name, image in images.items():
-        place.results.save_image(run_id, name, image)
-    for stage, seconds in before.seconds.items():
-        place.results.save_stage(run_id, stage, seconds)
+    _keep(place.results, run_id, images, said, before.seconds)
     boots = _Boots(run_id, lab, place, guest_root, progress, _known_splats(lab))
     if wanted.checks or wanted.boot:
         with _stage(place.results, run_id, "check boots"):
@@ -97,6 +100,27 @@ def execute(lab: Lab, plan: RunPlan, place: Place, progress: Progress, wanted: W
             boots.make(_bench_tasks(images, lab, catalogue, clock), "bench boots", at_once)
     place.results.finish_run(run_id, time.monotonic() - begun)
     return run_id
+
+
+def _keep(
+    results: Results,
+    run_id: int,
+    images: Mapping[str, Image],
+    said: Sequence[RuleResult],
+    seconds: Mapping[str, float],
+) -> None:
+    """Store what came before the first boot."""
+    results.save_rules(run_id, said)
+    for name, image in images.items():
+        results.save_image(run_id, name, image)
+    for stage, spent in seconds.items():
+        results.save_stage(run_id, stage, spent)
+
+
+def _asked(plan: RunPlan, lab: Lab) -> tuple[Asked, ...]:
+    """The review ledgers of the series that the arms have revisions of."""
+    names = dict.fromkeys(revision.series for arm in plan.arms for revision in arm.revisions)
+    return tuple(ledger.asked(lab.series[name]) for name in names if name in lab.series)
 
 
 def _check_tasks(

@@ -12,7 +12,7 @@ from patchlab.store import content
 
 HELP = "remove what killed runs left, and cached entries not used for some days"
 EXAMPLE = "runner.py gc --days 30"
-ROOMS = ("images", "trees", "sources", "roots")
+ROOMS = ("images", "trees", "sources", "roots", "reviews")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -12,7 +12,8 @@ from rich.table import Table
 
 from patchlab import features
 from patchlab.commands.desk import Desk
-from patchlab.model import CheckInfo, Lab
+from patchlab.model import CheckInfo, Lab, Series
+from patchlab.review import Demand
 from patchlab.store.results import RunLine
 
 HELP = "runs, bases, series and revisions, checks, metrics, stored runs"
@@ -65,6 +66,7 @@ def _document(lab: Lab, catalogue: features.Catalogue, stored: list[RunLine]) ->
                     {"name": r.name, "about": r.about, "patches": len(r.patches)}
                     for r in s.revisions
                 ],
+                "ledger": [_demand(d, s, catalogue) for d in s.ledger],
             }
             for s in lab.series.values()
         ],
@@ -81,6 +83,36 @@ def _document(lab: Lab, catalogue: features.Catalogue, stored: list[RunLine]) ->
         "metrics": catalogue.metrics,
         "stored": stored,
     }
+
+
+def _demand(demand: Demand, series: Series, catalogue: features.Catalogue) -> dict[str, Any]:
+    return {
+        "id": demand.id,
+        "who": demand.who,
+        "date": demand.date,
+        "demand": demand.demand,
+        "checks": demand.checks,
+        "missing": unwritten(demand, series, catalogue),
+        "rules": demand.rules,
+        "answered": demand.answered,
+    }
+
+
+def unwritten(demand: Demand, series: Series, catalogue: features.Catalogue) -> list[str]:
+    """Checks that a ledger names and the series' feature does not have."""
+    known = {check.id for check in catalogue.checks if check.feature == series.feature}
+    return [check for check in demand.checks if check not in known]
+
+
+def _ledgers(lab: Lab, catalogue: features.Catalogue) -> Table:
+    table = _table("review ledgers", "series", "demand", "who", "decided by")
+    for series in lab.series.values():
+        for demand in series.ledger:
+            missing = unwritten(demand, series, catalogue)
+            checks = [f"{c} (no such check)" if c in missing else c for c in demand.checks]
+            bound = ", ".join([*checks, *demand.rules]) or "nothing: undecided"
+            table.add_row(series.name, demand.id, f"{demand.who}, {demand.date}", bound)
+    return table
 
 
 def _tables(lab: Lab, catalogue: features.Catalogue, stored: list[RunLine]) -> Group:
@@ -111,7 +143,7 @@ def _tables(lab: Lab, catalogue: features.Catalogue, stored: list[RunLine]) -> G
             str(line.boots),
             "yes" if line.finished else "no",
         )
-    return Group(runs, variants, checks, metrics, kept)
+    return Group(runs, variants, _ledgers(lab, catalogue), checks, metrics, kept)
 
 
 def _table(title: str, *columns: str) -> Table:

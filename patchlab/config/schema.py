@@ -42,6 +42,19 @@ Texts = Annotated[
 ]
 
 
+RuleText = Annotated[
+    str,
+    Meta(
+        pattern=r"^[a-z][a-z-]*(:[A-Za-z0-9_]+)?\Z",
+        description="the name of a static rule, or name:argument",
+    ),
+]
+Answers = Annotated[
+    str | dict[str, Text],
+    Meta(description="a string, or a table of revision = string"),
+]
+
+
 class Table(Struct, frozen=True, forbid_unknown_fields=True):
     """Every table of every file: frozen, and an unknown key is an error."""
 
@@ -186,7 +199,8 @@ class LedgerTable(Table, frozen=True):
     date: Date
     demand: Text
     checks: tuple[Word, ...] = ()
-    answered: str = ""
+    rules: tuple[RuleText, ...] = ()
+    answered: Answers = ""
 
 
 class SeriesFile(Table, frozen=True):

@@ -10,11 +10,13 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
+from patchlab import rules
 from patchlab.config.names import did_you_mean, require_name, unknown
 from patchlab.config.schema import LedgerTable, PostedTable, RevisionTable, SeriesFile
 from patchlab.config.toml import Document, read, shown, text_lines
 from patchlab.errors import UsageError
-from patchlab.model import Base, Demand, Patch, Posting, Revision, Series
+from patchlab.model import Base, Patch, Posting, Revision, Series
+from patchlab.review import Demand
 
 ORDER = "series"  # the file of a revision that lists its patches, one a line, as in quilt
 _TAG = re.compile(r"^\s*\[[^\]]*\bPATCH\b[^\]]*\]\s*")
@@ -81,18 +83,46 @@ def _ledger(document: Document[SeriesFile]) -> tuple[Demand, ...]:
             path = ("ledger", index, "id")
             raise document.error(path, f"demand '{entry.id}' exists twice", hint="give it its own")
         seen.add(entry.id)
-    return tuple(_demand(entry) for entry in document.table.ledger)
+    return tuple(_demand(document, index) for index in range(len(document.table.ledger)))
 
 
-def _demand(table: LedgerTable) -> Demand:
+def _demand(document: Document[SeriesFile], index: int) -> Demand:
+    """A check id may be of a check that is yet to be written; a rule and a revision must exist."""
+    table: LedgerTable = document.table.ledger[index]
+    for place, rule in enumerate(table.rules):
+        with document.at(("ledger", index, "rules", place)):
+            _require_rule(rule)
     return Demand(
         id=table.id,
         who=table.who,
         date=table.date,
         demand=table.demand,
         checks=table.checks,
-        answered=table.answered,
+        rules=table.rules,
+        answered=_answers(document, index),
     )
+
+
+def _require_rule(text: str) -> None:
+    name, colon, _ = text.partition(":")
+    if name not in rules.RULES:
+        raise unknown("static rule", name, rules.RULES)
+    wanted = rules.RULES[name].argument
+    if bool(colon) != bool(wanted):
+        hint = f"write {name}:{wanted}" if wanted else f"write {name}"
+        what = "needs an argument" if wanted else "takes no argument"
+        raise UsageError(f"static rule '{name}' {what}", hint=hint)
+
+
+def _answers(document: Document[SeriesFile], index: int) -> dict[str, str]:
+    answered, revisions = document.table.ledger[index].answered, document.table.revision
+    if isinstance(answered, str):
+        return dict.fromkeys(revisions, answered) if answered else {}
+    for name in answered:
+        if name not in revisions:
+            with document.at(("ledger", index, "answered", name)):
+                raise unknown("revision", name, revisions)
+    return dict(answered)
 
 
 def _reject_stray_folders(document: Document[SeriesFile]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from patchlab import compare, levels, proc
+from patchlab import compare, ledger, levels, operations, proc
 from patchlab.model import BootRecord, CheckInfo, CheckResult, Outcome, StoredRun
 from patchlab.report import charts, words
 from patchlab.verdict import Comparison
@@ -49,6 +49,8 @@ def render(run: StoredRun, comparisons: Sequence[Comparison]) -> str:
             headlines=words.headlines(run, comparisons),
             alerts=words.alerts(run),
             arms=levels.ordered_arms(run),
+            ledgers=ledger.ledgers(run),
+            operations=operations.table(run),
             checks=_check_rows(run, comparisons),
             rows=levels.arms_table(run),
             features=tuple(dict.fromkeys(info.feature for info in compare.check_infos(run))),

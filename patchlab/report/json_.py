@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from patchlab import compare, levels
+from patchlab import compare, ledger, levels, operations
 from patchlab.model import BootRecord, StoredRun
 from patchlab.report import words
 from patchlab.verdict import CheckComparison, Comparison
@@ -23,6 +23,8 @@ def render(run: StoredRun, comparisons: Sequence[Comparison]) -> str:
         "format": FORMAT,
         "headlines": words.headlines(run, comparisons),
         "run": _run(run),
+        "ledgers": _builtins(ledger.ledgers(run)),
+        "operations": _builtins(operations.table(run)),
         "levels": _builtins(levels.arms_table(run)),
         "comparisons": [_comparison(comparison) for comparison in comparisons],
         "boots": [_boot(boot) for boot in run.boots],
@@ -31,7 +33,7 @@ def render(run: StoredRun, comparisons: Sequence[Comparison]) -> str:
 
 
 def _run(run: StoredRun) -> dict[str, Any]:
-    left_out = ("boots",)
+    left_out = ("boots", "asked", "rules")  # the last two are in the ledgers
     return {key: value for key, value in _builtins(run).items() if key not in left_out}
 
 

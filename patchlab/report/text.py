@@ -12,8 +12,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from patchlab import compare, levels
+from patchlab import compare, ledger, levels, operations
+from patchlab.ledger import Entry, Ledger, Standing
 from patchlab.model import CheckResult, Outcome, StoredRun
+from patchlab.operations import Cell, OperationTable
 from patchlab.report import words
 from patchlab.verdict import Comparison, MetricComparison, Verdict
 
@@ -37,6 +39,14 @@ _VERDICT = {
     Verdict.INCONCLUSIVE: "magenta",
     Verdict.NOT_COMPARABLE: "magenta",
 }
+_STANDING = {
+    Standing.MET: "green",
+    Standing.ANSWERED: "cyan",
+    Standing.OPEN: "bold red",
+    Standing.MOOT: "yellow",
+    Standing.UNDECIDED: "magenta",
+}
+_WHY = 300  # characters of what decided a demand; the HTML report and the JSON have all
 
 
 def render(run: StoredRun, comparisons: Sequence[Comparison], width: int = WIDTH) -> str:
@@ -54,6 +64,10 @@ def renderables(run: StoredRun, comparisons: Sequence[Comparison]) -> list[Rende
     parts: list[RenderableType] = [_head(run)]
     parts += [Text(line, style="bold") for line in words.headlines(run, comparisons)]
     parts += [Text(f"! {line}", style="bold red") for line in words.alerts(run)]
+    for one in ledger.ledgers(run):
+        parts += _ledger(one)
+    if table := operations.table(run):
+        parts.append(_operations(run, table))
     parts += _checks(run)
     for comparison in comparisons:
         parts += _metrics(comparison)
@@ -80,6 +94,61 @@ def _table(title: str, *columns: str, caption: str = "") -> Table:
     for column in columns:
         table.add_column(Text(column))
     return table
+
+
+# ---------------------------------------------------------------- review ledger
+
+
+def _ledger(one: Ledger) -> Iterable[RenderableType]:
+    title = f"Review ledger: {words.visible(one.title)}"
+    table = _table(title, "demand", *(column.label for column in one.columns), "who")
+    details: list[tuple[str, str]] = []
+    for row in one.rows:
+        cells = [Text(e.standing.value, style=_STANDING[e.standing]) for e in row.entries]
+        who = f"{row.demand.who}, {row.demand.date}"
+        table.add_row(Text(words.visible(row.demand.id)), *cells, Text(words.visible(who)))
+        details += [
+            (_where(row.demand.id, column.label, entry), _why(entry))
+            for column, entry in zip(one.columns, row.entries, strict=True)
+            if entry.standing is not Standing.MET
+        ]
+    table.columns[0].overflow = "fold"
+    yield table
+    yield from _lines(words.together(details))
+
+
+def _where(demand: str, label: str, entry: Entry) -> str:
+    return f"{words.visible(demand)} {entry.standing} on {label}"
+
+
+def _why(entry: Entry) -> str:
+    said = " ".join(words.visible(entry.why).split())
+    return said if len(said) <= _WHY else f"{said[:_WHY]}…"
+
+
+# ---------------------------------------------------------------- levels by operation
+
+
+def _operations(run: StoredRun, table: OperationTable) -> Table:
+    comparators = [
+        f"{subject}\non {source}" if source else subject
+        for subject, source in zip(table.subjects, table.sources, strict=True)
+    ]
+    caption = f"Clock {words.CLOCKS[run.clock]} ± is half the distance of the extremes."
+    arms = words.short(table.arms)
+    shown = _table("Levels", "operation", *arms, *comparators, caption=caption)
+    for column in shown.columns[1:]:
+        column.justify = "right"
+    for row in table.rows:
+        head = Text(f"{words.visible(row.operation)}\n  {words.visible(row.unit)}")
+        shown.add_row(head, *(Text(_cell(cell)) for cell in row.cells))
+    return shown
+
+
+def _cell(cell: Cell) -> str:
+    if cell.level is None:
+        return words.visible(cell.reason)
+    return f"{words.number(cell.level)}\n{words.spread(cell).partition(',')[0]}"
 
 
 # ---------------------------------------------------------------- checks
@@ -162,7 +231,7 @@ def _metric(metric: MetricComparison) -> list[Text]:
 def _levels(run: StoredRun) -> Table:
     arms = levels.ordered_arms(run)
     caption = f"Clock {words.CLOCKS[run.clock]}"
-    table = _table("Levels", "metric", "unit", *arms, caption=caption)
+    table = _table("Metrics", "metric", "unit", *arms, caption=caption)
     for row in levels.arms_table(run):
         shown = [words.number(a.level) if a.level else words.visible(a.reason) for a in row.levels]
         table.add_row(*(Text(cell) for cell in (row.metric.id, row.unit, *shown)))

@@ -8,8 +8,9 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from patchlab import compare
+from patchlab import compare, ledger
 from patchlab.model import BootKind, BootRecord, Clock, Outcome, StoredRun
+from patchlab.operations import Cell
 from patchlab.verdict import CheckComparison, Comparison, MetricComparison, Verdict
 
 NONE = "–"
@@ -92,6 +93,13 @@ def p_value(p: float | None) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
+def spread(cell: Cell) -> str:
+    """``±0.021 %, 5 boots``."""
+    if cell.spread is None:
+        return plural(cell.boots, "boot")
+    return f"±{100 * cell.spread:.2g} %, {plural(cell.boots, 'boot')}"
+
+
 def duration(seconds: float) -> str:
     """42.1 s, 14 min 3 s, 1 h 2 min."""
     if seconds < 59.95:  # 59.95 would round to 60.0 s
@@ -126,15 +134,27 @@ def place(boot: BootRecord) -> str:
     return where if boot.attempt == 1 else f"{where}, attempt {boot.attempt}"
 
 
+def short(arms: Sequence[str]) -> tuple[str, ...]:
+    """``v1``, ``v2`` for arms that are one revision each of one series; else their names."""
+    parts = [arm.split("@") for arm in arms]
+    plain = all(len(part) == 2 and " + " not in part[1] for part in parts)
+    if plain and len({part[0] for part in parts}) == 1:
+        return tuple(part[1] for part in parts)
+    return tuple(arms)
+
+
 # ---------------------------------------------------------------- sentences
 
 
 def headlines(run: StoredRun, comparisons: Sequence[Comparison]) -> list[str]:
-    """One sentence a candidate; one for the run when there is none."""
+    """One sentence a ledger, one a candidate; one for the run when it has no candidate."""
+    reviewed = [ledger.headline(one) for one in ledger.ledgers(run)]
     if comparisons:
-        return [f"{headline(comparison)}; {wall_clock(run)}" for comparison in comparisons]
+        compared = [f"{headline(comparison)}; {wall_clock(run)}" for comparison in comparisons]
+        return [*reviewed, *compared]
     arms = ", ".join(run.arms)
-    return [f"{arms}: nothing to compare with; {_one_arm(run)}; {wall_clock(run)}"]
+    alone = f"{arms}: nothing to compare with; {_one_arm(run)}; {wall_clock(run)}"
+    return [*reviewed, alone]
 
 
 def headline(comparison: Comparison) -> str:

@@ -45,6 +45,7 @@ from patchlab.model import (
     Sampling,
     StoredRun,
 )
+from patchlab.review import Asked, RuleResult
 from patchlab.store import rows, schema
 
 BUSY_SECONDS = 30
@@ -109,8 +110,12 @@ class Results:
         provenance: Provenance,
         checks: Sequence[CheckInfo],
         metrics: Sequence[MetricInfo],
+        asked: Sequence[Asked] = (),
     ) -> int:
-        """Write the plan (blocks, seed, margins, primary metrics, clock) and give the run's id."""
+        """Write the plan (blocks, seed, margins, primary metrics, clock) and give the run's id.
+
+        ``asked`` is what the reviewers of the arms' series demand.
+        """
         plan = rows.Plan(
             baseline,
             tuple(arms),
@@ -119,6 +124,7 @@ class Results:
             provenance,
             tuple(checks),
             tuple(metrics),
+            tuple(asked),
         )
         row = {"name": name, "title": title, "started": _now(), "plan": rows.to_json(plan)}
         with self._write() as connection:
@@ -129,6 +135,13 @@ class Results:
         row = {"run": run_id, "variant": variant, "image": rows.to_json(image)}
         with self._write() as connection:
             connection.execute(insert(schema.IMAGES).prefix_with("OR REPLACE"), row)
+
+    def save_rules(self, run_id: int, results: Sequence[RuleResult]) -> None:
+        """Keep what static rules said of the arms' revisions, in one transaction."""
+        entries = [rows.rule(result) | {"run": run_id} for result in results]
+        with self._write() as connection:
+            if entries:
+                connection.execute(insert(schema.RULES), entries)
 
     def save_boot(self, run_id: int, boot: BootRecord) -> None:
         """Keep one boot with all that it gave, in one transaction."""
@@ -181,6 +194,8 @@ class Results:
                 boots=_boots(connection, run_id),
                 checks=plan.checks,
                 metrics=plan.metrics,
+                asked=plan.asked,
+                rules=_rules(connection, run_id),
             )
 
     def latest_run(self, name: str | None = None, arms: Iterable[str] = ()) -> int:
@@ -313,6 +328,11 @@ def _stages(connection: Connection, run_id: int) -> dict[str, float]:
 def _images(connection: Connection, run_id: int) -> dict[str, Image]:
     query = select(schema.IMAGES).where(schema.IMAGES.c.run == run_id)
     return {row.variant: rows.from_json(row.image, Image) for row in connection.execute(query)}
+
+
+def _rules(connection: Connection, run_id: int) -> tuple[RuleResult, ...]:
+    query = select(schema.RULES).where(schema.RULES.c.run == run_id).order_by(schema.RULES.c.id)
+    return tuple(rows.to_rule(row) for row in connection.execute(query))
 
 
 def _boots(connection: Connection, run_id: int) -> tuple[BootRecord, ...]:

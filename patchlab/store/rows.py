@@ -27,6 +27,7 @@ from patchlab.model import (
     Sample,
     Sampling,
 )
+from patchlab.review import Asked, RuleResult, Ruling
 from patchlab.store import schema
 
 T = TypeVar("T")
@@ -47,6 +48,28 @@ class Plan:
     provenance: Provenance
     checks: tuple[CheckInfo, ...]
     metrics: tuple[MetricInfo, ...]
+    asked: tuple[Asked, ...] = ()
+
+
+def rule(result: RuleResult) -> dict[str, Any]:
+    """The row of schema.RULES, but for its run."""
+    return clean(
+        {
+            "variant": result.variant,
+            "series": result.series,
+            "revision": result.revision,
+            "rule": result.rule,
+            "ruling": result.ruling.value,
+            "seen": result.seen,
+            "remedy": result.remedy,
+        }
+    )
+
+
+def to_rule(row: Row[Any]) -> RuleResult:
+    return RuleResult(
+        row.variant, row.series, row.revision, row.rule, Ruling(row.ruling), row.seen, row.remedy
+    )
 
 
 def boot(record: BootRecord) -> dict[str, Any]:

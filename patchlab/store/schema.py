@@ -15,7 +15,8 @@ from sqlalchemy import (
     Text,
 )
 
-VERSION = 1
+# 1: the first. 2: the table "rules"; a file of version 1 gets it when it is opened.
+VERSION = 2
 
 METADATA = MetaData()
 
@@ -47,6 +48,21 @@ IMAGES = Table(
     Column("run", ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
     Column("variant", Text, primary_key=True),
     Column("image", Text, nullable=False),  # JSON
+)
+
+# What static rules said of an arm's revisions.
+RULES = Table(
+    "rules",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("run", ForeignKey("runs.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("variant", Text, nullable=False),
+    Column("series", Text, nullable=False),
+    Column("revision", Text, nullable=False),
+    Column("rule", Text, nullable=False),
+    Column("ruling", Text, nullable=False),
+    Column("seen", Text, nullable=False),
+    Column("remedy", Text, nullable=False),
 )
 
 BOOTS = Table(

@@ -75,6 +75,18 @@ NAMES = [
     (A, "[revision.v1]", '[revision.v3]\nbases = ["linux-6.1"]\n[revision.v1]', f"{A}:4: revision 'v3' has no folder patches/alpha/v3", "'series'"),
     (A, "[[ledger]]", '[[ledger]]\nid = "works"\nwho = "x"\ndate = "2009"\ndemand = "y"\n\n[[ledger]]', f"{A}:19: demand 'works' exists twice", ""),
 ]
+LEDGER = 'checks = ["A1", "A99"]'
+NAMES += [
+    (A, LEDGER, 'rules = ["chekpatch"]', f"{A}:17: no static rule 'chekpatch'", "did you mean 'checkpatch'?"),
+    (A, LEDGER, 'rules = [\n"two-way",\n"checkpatch:x"]', f"{A}:19: static rule 'checkpatch' takes no argument", "write checkpatch"),
+    (A, LEDGER, 'rules = ["changelog-argues"]', f"{A}:17: static rule 'changelog-argues' needs an argument", "changelog-argues:TOPIC"),
+    (A, LEDGER, 'answered = { v1 = "so", v3 = "no" }', f"{A}:17: no revision 'v3'", "there are: v1, v2"),
+]
+TYPES_AND_RANGES += [
+    (A, LEDGER, 'rules = ["check patch"]', f"{A}:17: rules[0] in [[ledger]]: expected the name of a static rule, or name:argument, got 'check patch'"),
+    (A, LEDGER, "answered = 7", f"{A}:17: answered in [[ledger]]: expected a string, or a table of revision = string, got 7"),
+    (A, LEDGER, 'answered = { v1 = "" }', f"{A}:17: answered in [[ledger]]: expected a string, or a table of revision = string, got a table"),
+]
 # fmt: on
 SYNTAX = [
     ("cpus = 2", "cpus = ", "lab.toml:6: not TOML: Invalid value"),

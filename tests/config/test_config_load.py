@@ -76,6 +76,20 @@ def test_a_series_has_its_revisions_patches_and_ledger(tmp_path: Path) -> None:
     assert [(demand.id, demand.checks) for demand in series.ledger] == [("works", ("A1", "A99"))]
 
 
+def test_a_demand_has_its_rules_and_an_answer_a_revision(tmp_path: Path) -> None:
+    lab = small_lab.make(tmp_path)
+    file = tmp_path / "patches/alpha/series.toml"
+    small_lab.edit(file, 'checks = ["A1", "A99"]', 'rules = ["two-way", "changelog-argues:vm_ops"]')
+    more = '\n[[ledger]]\nid = "all"\nwho = "x"\ndate = "2009"\ndemand = "y"\nanswered = "so"\n'
+    file.write_text(f'{file.read_text()}[ledger.answered]\nv2 = "it is right"\n{more}')
+    first, second = load(lab).series["alpha"].ledger
+    assert (first.checks, first.rules) == ((), ("two-way", "changelog-argues:vm_ops"))
+    assert first.answered == {"v2": "it is right"}
+    assert second.answered == {"v1": "so", "v2": "so"}
+    file.write_text(file.read_text().replace("v2 = ", "v9 = "))
+    assert small_lab.fault(lab)[0] == "patches/alpha/series.toml:19: no revision 'v9'"
+
+
 def test_patches_go_in_in_the_order_of_the_list(tmp_path: Path) -> None:
     lab = small_lab.make(tmp_path)
     write(tmp_path / "patches/alpha/v1/series", "0002-two.patch\n0001-one.patch\n")

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from guest.features import FEATURES
 from patchlab import config
 from patchlab.config import schema
 from patchlab.config.toml import read
@@ -45,6 +46,15 @@ def test_the_ledger_names_only_checks_of_its_feature() -> None:
     assert ledger
     planned = {f"B{number}" for number in range(1, 23)}
     assert {check for demand in ledger for check in demand.checks} <= planned
+
+
+@pytest.mark.parametrize("name", ["fuse-direct-mmap"])
+def test_every_check_of_a_ledger_is_one_that_the_agent_has(name: str) -> None:
+    series = config.load(ROOT / "lab.toml").series[name]
+    known = {check.id for check in FEATURES[series.feature].checks}
+    assert series.ledger
+    assert {check for demand in series.ledger for check in demand.checks} <= known
+    assert all(demand.checks or demand.rules for demand in series.ledger)
 
 
 @cache

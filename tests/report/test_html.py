@@ -13,7 +13,7 @@ import pytest
 from patchlab import compare
 from patchlab.model import BootKind, Clock, StoredRun
 from patchlab.report import html
-from tests.report import sample_run
+from tests.report import review_run, sample_run
 
 SECTIONS = ["checks", "metrics", "stages", "boots", "findings", "provenance", "consoles"]
 
@@ -196,3 +196,35 @@ def test_times_without_a_clock_are_called_that() -> None:
     shown = page(dataclasses.replace(run, clock=Clock.TCG, boots=boots))
     assert "Times were taken under TCG without icount: they get no verdict." in shown.text
     assert "faster" not in shown.text
+
+
+def test_a_reviewed_run_has_its_ledger_and_levels_first() -> None:
+    shown = page(review_run.review_run())
+    assert shown.headings == ["ledger", "levels", *SECTIONS]
+    assert shown.open == []
+    assert "demo: v2 meets 3 of 7 demands (v1: 2 of 8); undecided: killable" in shown.text
+    row = shown.text[shown.text.index("what no-leak asks for") :]
+    assert row.startswith("what no-leak asks for A Reviewer, 2009-06-23 open D2 failed")
+    assert review_run.LEAK in row
+    assert "mmap returns the error that COMMIT carries" in shown.text
+    pills = [value for tag, key, value in shown.attributes if (tag, key) == ("span", "class")]
+    assert pills.count("pill open") == 4 and pills.count("pill answered") == 1
+
+
+def test_markup_from_a_patch_shows_as_text_in_the_ledger() -> None:
+    shown = page(review_run.review_run())
+    assert "script" not in shown.tags
+    assert "0001-x.patch: </p><script>alert('patch')</script> [red]no markup[/red]" in shown.text
+    demand = dataclasses.replace(review_run.ASKED.demands[0], id="<b>x</b>", demand="<i>y</i>")
+    asked = dataclasses.replace(review_run.ASKED, title="<u>z</u>", demands=(demand,))
+    hostile = page(dataclasses.replace(review_run.review_run(), asked=(asked,)))
+    assert "<b>x</b>" in hostile.text and "<i>y</i>" in hostile.text and "<u>z</u>" in hostile.text
+
+
+def test_the_table_of_levels_names_unit_spread_and_where_a_comparator_is_from() -> None:
+    shown = page(review_run.review_run())
+    table = shown.text[shown.text.index("Operation demo@v1") :][:600]
+    assert "tmpfs on base DIRECT_IO on demo@v1" in table
+    assert "map and unmap instructions/map, median of a boot 40,000 ±0.1 %, 3 boots" in table
+    assert "not timed" in table
+    assert "Clock icount: guest instructions." in shown.text

@@ -13,11 +13,11 @@ import pytest
 from patchlab import compare
 from patchlab.model import Sample, StoredRun
 from patchlab.report import json_
-from tests.report import sample_run
+from tests.report import review_run, sample_run
 
 DOCS = Path(__file__).parents[2] / "docs" / "json.md"
 # Their keys are names that the user or the guest chose.
-OPEN = {"stages", "images", "toolchain", "host", "root", "machine", "facts"}
+OPEN = {"stages", "images", "toolchain", "host", "root", "machine", "facts", "answered"}
 
 
 def document(run: StoredRun) -> dict[str, Any]:
@@ -40,7 +40,8 @@ def test_every_key_is_documented_and_every_documented_key_is_there() -> None:
     text = DOCS.read_text(encoding="utf-8")
     section = text[text.index("## run --json") :].split("\n## ")[0]
     documented = set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE))
-    assert documented == set(keys(document(sample_run.sample_run())))
+    runs = (sample_run.sample_run(), review_run.review_run())
+    assert documented == {key for run in runs for key in keys(document(run))}
 
 
 def test_the_head_names_the_format() -> None:
@@ -93,3 +94,16 @@ def test_an_incomplete_run_is_still_a_document(make: Callable[[], StoredRun]) ->
     assert got["run"]["finished"] == run.finished
     assert len(got["comparisons"]) == len(run.arms) - 1
     assert len(got["boots"]) == len(run.boots)
+
+
+def test_a_program_can_read_the_ledger_and_the_table_of_levels() -> None:
+    got = document(review_run.review_run())
+    (ledger,) = got["ledgers"]
+    assert [column["label"] for column in ledger["columns"]] == ["v1", "v2"]
+    rows = {row["demand"]["id"]: row["entries"] for row in ledger["rows"]}
+    assert [entry["standing"] for entry in rows["no-leak"]] == ["open", "met"]
+    assert rows["no-leak"][0]["grounds"][1]["seen"] == review_run.LEAK
+    assert got["operations"]["subjects"] == ["tmpfs", "DIRECT_IO"]
+    assert got["operations"]["rows"][0]["cells"][2]["arm"] == "base"
+    assert got["headlines"][0].startswith("demo: v2 meets 3 of 7 demands (v1: 2 of 8)")
+    assert document(sample_run.sample_run())["operations"] is None

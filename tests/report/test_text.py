@@ -10,7 +10,7 @@ from rich.console import Console
 from patchlab import compare
 from patchlab.model import StoredRun
 from patchlab.report import text
-from tests.report import sample_run
+from tests.report import review_run, sample_run
 
 INCOMPLETE = [
     (sample_run.one_arm, "nothing to compare with"),
@@ -80,3 +80,24 @@ def test_an_incomplete_run_renders_and_says_what_it_lacks(
 
 def test_one_arm_shows_its_levels() -> None:
     assert "39,186" in flat(sample_run.one_arm())
+
+
+def test_the_ledger_comes_first_and_says_what_decided_it() -> None:
+    shown = flat(review_run.review_run())
+    lines = render(review_run.review_run()).splitlines()
+    assert lines[3].startswith("demo: v2 meets 3 of 7 demands (v1: 2 of 8); undecided: killable")
+    (leak,) = [line for line in lines if line.startswith(" no-leak ")]
+    assert leak.split()[1:3] == ["open", "met"]
+    assert f"no-leak open on v1: D2 failed: {review_run.LEAK}" in shown
+    assert "return-fd answered on v1: mmap returns the error that COMMIT carries" in shown
+    assert "return-fd moot on v2: D3 unsupported: no descriptor is passed" in shown
+    assert "\\x1b]0;title\\x07" in shown and "[red]no markup" in shown
+    assert max(len(line) for line in lines) <= 100
+
+
+def test_levels_stand_in_one_table() -> None:
+    lines = render(review_run.review_run()).splitlines()
+    (row,) = [i for i, line in enumerate(lines) if line.startswith(" map and unmap ")]
+    assert lines[row].split()[3:] == ["40,000", "30,000", "20,000", "not", "timed"]
+    assert lines[row + 1].split()[0] == "instructions/map"
+    assert "±0.1" in lines[row + 1]

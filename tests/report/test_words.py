@@ -62,3 +62,9 @@ def test_unseen_characters_are_shown() -> None:
 def test_names_that_share_a_text_share_a_line() -> None:
     pairs = [("B1", "x"), ("B2", "y"), ("B3", "x")]
     assert words.together(pairs) == ["B1, B3: x", "B2: y"]
+
+
+def test_arms_of_one_series_go_by_their_revisions() -> None:
+    assert words.short(("demo@v1", "demo@v2")) == ("v1", "v2")
+    for arms in (("base", "demo@v1"), ("demo@v1", "other@v1"), ("demo@v1", "demo@v2 + other@v1")):
+        assert words.short(arms) == arms

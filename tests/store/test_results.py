@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import signal
 import sqlite3
@@ -16,7 +17,7 @@ from patchlab.errors import StoreError
 from patchlab.model import BootKind, BootRecord, CheckResult, Outcome, Sample, StoredRun
 from patchlab.store import schema
 from patchlab.store.results import Results
-from tests.report import sample_run
+from tests.report import review_run, sample_run
 
 
 def begin(results: Results, run: StoredRun) -> int:
@@ -30,11 +31,13 @@ def begin(results: Results, run: StoredRun) -> int:
         provenance=run.provenance,
         checks=run.checks,
         metrics=run.metrics,
+        asked=run.asked,
     )
 
 
 def save(results: Results, run: StoredRun) -> int:
     run_id = begin(results, run)
+    results.save_rules(run_id, run.rules)
     for variant, image in run.images.items():
         results.save_image(run_id, variant, image)
     for boot in run.boots:
@@ -56,6 +59,36 @@ def test_a_run_comes_back_as_it_was_saved(tmp_path: Path) -> None:
         run, id=run_id, started=loaded.started, finished=loaded.finished
     )
     assert loaded.images["base"].bzimage == Path("/cache/images/base/bzImage")
+
+
+def test_a_review_comes_back_as_it_was_saved(tmp_path: Path) -> None:
+    run = review_run.review_run()
+    with Results.open(tmp_path / "r.db") as results:
+        loaded = results.load_run(save(results, run))
+        plain = results.load_run(save(results, sample_run.sample_run()))
+    assert (loaded.asked, loaded.rules, loaded.metrics) == (run.asked, run.rules, run.metrics)
+    assert (plain.asked, plain.rules) == ((), ())
+
+
+def test_a_file_of_the_first_schema_still_loads_and_takes_reviews(tmp_path: Path) -> None:
+    path, run = tmp_path / "r.db", sample_run.sample_run()
+    with Results.open(path) as results:
+        run_id = save(results, run)
+    with sqlite3.connect(path) as connection:
+        connection.execute("DROP TABLE rules")
+        connection.execute("PRAGMA user_version = 1")
+        plan = json.loads(connection.execute("SELECT plan FROM runs").fetchone()[0])
+        del plan["asked"]
+        for metric in plan["metrics"]:
+            del metric["operation"], metric["subject"]
+        connection.execute("UPDATE runs SET plan = ?", (json.dumps(plan),))
+    with Results.open(path) as results:
+        old = results.load_run(run_id)
+        assert (old.metrics, old.boots, old.asked, old.rules) == (run.metrics, run.boots, (), ())
+        reviewed = review_run.review_run()
+        assert results.load_run(save(results, reviewed)).rules == reviewed.rules
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (schema.VERSION,)
 
 
 def test_what_was_planned_is_there_before_the_first_boot(tmp_path: Path) -> None:
@@ -113,7 +146,7 @@ def test_a_killed_run_keeps_every_boot_that_ended(tmp_path: Path) -> None:
     path = tmp_path / "r.db"
     program = f"""
 import os, signal
-from tests.report import sample_run
+from tests.report import review_run, sample_run
 from tests.store import test_results
 run = sample_run.sample_run()
 results = test_results.Results.open(test_results.Path({str(path)!r}))
