@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Whole features on a kernel that argues back: KASAN, lockdep, kmemleak, fault injection."""
+
+from __future__ import annotations
+
+from patchlab import build, config, features, machine
+from patchlab.model import BootRecord
+from patchlab.store import content
+from tests.proving import evidence
+from tests.proving.desk import RECIPE, Proving, agent_code, boot, machine_key, start
+from tests.proving.evidence import Argued
+
+FRAGMENT = "config:debug"
+# The revisions that are claimed to be clean. One that is known not to be has no place here.
+CLEAN = ("fuse-direct-mmap@v2", "fuse-direct-mmap@v3")
+
+
+def debug(proving: Proving) -> list[str]:
+    """Every check of a revision's feature, in one boot, and nothing in the kernel's log."""
+    file = proving.evidence / "debug.json"
+    before = {one.key: one for one in evidence.load(file, Argued) if one.held}
+    shown: list[Argued] = []
+    for name in CLEAN:
+        found = _wanted(name, proving, before)
+        shown.append(found)
+        evidence.store(file, "debug", shown)
+    evidence.write(file.with_suffix(".md"), evidence.debug_page(shown))
+    return [evidence.argument(one) for one in shown if not one.held]
+
+
+def _wanted(name: str, proving: Proving, before: dict[str, Argued]) -> Argued:
+    lab = proving.lab
+    variant = config.find_variant(lab, f"{name} + {FRAGMENT}")
+    feature = lab.series[variant.revisions[0].series].feature
+    image_key = build.plan_key(variant, lab, proving.cache)
+    code = agent_code(machine.GUEST_CODE, feature)
+    key = content.digest(RECIPE, image_key, machine_key(lab), code)
+    if key in before:
+        return before[key]
+    image = build.build(variant, lab, proving.cache, proving.progress)
+    began = start(image, proving, lab.sampling.seed)
+    checks = features.catalogue().of([feature]).checks
+    title = f"every check of {feature} on {variant.name}"
+    record = boot(began, checks, proving, f"debug-{key[:8]}", 1, title)
+    return _argued(key, variant.name, record, proving.commit)
+
+
+def _argued(key: str, variant: str, record: BootRecord, commit: str) -> Argued:
+    return Argued(
+        key=key,
+        variant=variant,
+        image=record.image_key,
+        outcome=record.outcome,
+        reason=record.reason,
+        checks={one.id: (one.outcome, one.seconds, one.seen) for one in record.checks},
+        findings=tuple(one.title for one in record.findings if not one.known),
+        seconds=record.seconds,
+        commit=commit,
+        when=record.started,
+    )

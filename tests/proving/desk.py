@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What every step of ``make prove`` works with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from patchlab import console, kvm, machine, measure, proc, root
+from patchlab.errors import LabError
+from patchlab.model import BootKind, BootRecord, CheckInfo, Clock, Image, Lab
+from patchlab.paths import Cache
+from patchlab.progress import Progress
+from patchlab.store import content
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+LAB = REPOSITORY / "tests" / "planted" / "lab.toml"
+EVIDENCE = REPOSITORY / "docs" / "evidence"
+BASE = "base"
+CONTROL = "control"  # the revision that takes a feature out
+RECIPE = "1"  # part of every key: raise it when the same inputs are to be shown again
+
+
+@dataclass(frozen=True, slots=True)
+class Proving:
+    """What every step works with."""
+
+    lab: Lab
+    cache: Cache
+    progress: Progress
+    evidence: Path
+    results: Path  # consoles and QEMU logs of the boots
+    commit: str
+
+
+def machine_key(lab: Lab) -> bytes:
+    return msgspec.json.encode((root.key(lab.machine), lab.machine))
+
+
+def agent_code(folder: Path, feature: str) -> str:
+    """A digest of the agent's code without the modules of other features."""
+    files = sorted(
+        file
+        for file in folder.rglob("*")
+        if file.suffix in (".py", ".sh")
+        and (file.parent.name != "features" or file.stem.startswith((feature, "__init__")))
+    )
+    return content.digest(
+        *(part for file in files for part in (str(file.relative_to(folder)), file.read_bytes()))
+    )
+
+
+def start(
+    image: Image, proving: Proving, seed: int, options: tuple[str, ...] = ()
+) -> machine.Start:
+    proved = kvm.remembered(proving.cache).state == "proved"
+    clock = Clock.WALL if proved else Clock.TCG
+    return machine.Start(image, BootKind.CHECK, clock, seed, options)
+
+
+def boot(
+    start: machine.Start,
+    checks: tuple[CheckInfo, ...],
+    proving: Proving,
+    name: str,
+    attempt: int,
+    title: str,
+) -> BootRecord:
+    task = measure.Task(start, start.image.variant, -1, 0, checks, ())
+    lab = proving.lab
+    guest_root = root.make(lab.machine, proving.cache, proving.progress)
+    known = console.load_known(lab.kernels / "known-splats.toml")
+    with proving.progress.step(title) as step:
+        return measure.boot(task, guest_root, lab, proving.results / name, attempt, known, step)
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def lab_commit(folder: Path) -> str:
+    """The lab's commit, and a word when files other than the evidence differ from it."""
+    git = ("git", "-C", str(folder))
+    try:
+        commit = proc.run([*git, "rev-parse", "--short=12", "HEAD"], deadline=30).output.strip()
+        argv = [*git, "status", "--porcelain", "--", ":/", ":(exclude,top)docs/evidence"]
+        changed = proc.run(argv, deadline=60).output.strip()
+    except LabError:
+        return "unknown: not a git checkout"
+    return f"{commit}-dirty" if changed else commit
