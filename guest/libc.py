@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import mmap
 import os
 import platform
 from pathlib import Path
 
 PAGE = mmap.PAGESIZE
-READ, WRITE = mmap.PROT_READ, mmap.PROT_WRITE
+NONE, READ, WRITE, EXEC = 0, mmap.PROT_READ, mmap.PROT_WRITE, mmap.PROT_EXEC
 SHARED, PRIVATE = mmap.MAP_SHARED, mmap.MAP_PRIVATE
 MAP_FIXED = 0x10
+MAP_LOCKED = 0x2000
 MAP_NORESERVE = 0x4000
+MREMAP_MAYMOVE = 1  # linux/mman.h
 MS_SYNC = 4  # asm-generic/mman-common.h
 MNT_DETACH = 2
 MS_NOSUID, MS_NODEV = 2, 4  # linux/mount.h
@@ -44,6 +47,10 @@ _libc.mmap.argtypes = (
 _libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 _libc.msync.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 _libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+_libc.mremap.restype = ctypes.c_void_p
+_libc.mremap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int)
+_libc.read.restype = ctypes.c_ssize_t
+_libc.read.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t)
 _libc.sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
 
 
@@ -52,6 +59,12 @@ def _checked(result: int, what: str) -> int:
         number = ctypes.get_errno()
         raise OSError(number, f"{what}: {os.strerror(number)}")
     return result
+
+
+def _address(found: int | None, what: str) -> int:
+    if found is None or found == ctypes.c_void_p(-1).value:
+        _checked(-1, what)
+    return found or 0
 
 
 class Map:
@@ -68,11 +81,12 @@ class Map:
     ) -> None:
         """Raises OSError with mmap's own errno."""
         found = _libc.mmap(at, length, prot, flags | (MAP_FIXED if at else 0), fd, offset)
-        if found is None or found == ctypes.c_void_p(-1).value:
-            _checked(-1, "mmap")
-        self.address: int = found
+        self._here(_address(found, "mmap"), length)
+
+    def _here(self, address: int, length: int) -> None:
+        self.address = address
         self.length = length
-        self.view = memoryview((ctypes.c_char * length).from_address(found)).cast("B")
+        self.view = memoryview((ctypes.c_char * length).from_address(address)).cast("B")
 
     def msync(self) -> int:
         """0, or the errno of msync(MS_SYNC)."""
@@ -84,6 +98,15 @@ class Map:
         failed = _libc.mprotect(self.address, self.length, prot)
         return ctypes.get_errno() if failed else 0
 
+    def mremap(self, length: int) -> None:
+        """The new length, at whatever address; the view is a new one. Raises OSError."""
+        found = _libc.mremap(self.address, self.length, length, MREMAP_MAYMOVE)
+        self._here(_address(found, "mremap"), length)
+
+    def unmap(self, offset: int, length: int) -> None:
+        """A part of it; ``close`` is then still right, and unmaps what is left."""
+        _checked(_libc.munmap(self.address + offset, length), "munmap")
+
     def close(self) -> None:
         _checked(_libc.munmap(self.address, self.length), "munmap")
 
@@ -94,10 +117,22 @@ class Map:
         self.close()
 
 
-def mmap_errno(fd: int, length: int, prot: int, flags: int) -> int:
+def map_and_unmap(fd: int, length: int, times: int) -> None:
+    """mmap(2) and munmap(2), shared and writable. Raises OSError.
+
+    Of a pair's instructions under icount, 16,000 are ctypes' way into the two calls.
+    """
+    map_, unmap, prot = _libc.mmap, _libc.munmap, READ | WRITE
+    for _ in range(times):
+        address = map_(None, length, prot, SHARED, fd, 0)
+        if unmap(address, length):  # of what mmap gives when it fails, too
+            _checked(-1, "mmap or munmap")
+
+
+def mmap_errno(fd: int, length: int, prot: int, flags: int, offset: int = 0) -> int:
     """The errno that mmap gives for these arguments, 0 when it maps (and unmaps again)."""
     try:
-        Map(fd, length, prot, flags).close()
+        Map(fd, length, prot, flags, offset).close()
     except OSError as error:
         return error.errno or errno.EIO
     return 0
@@ -123,6 +158,22 @@ def unmount(target: Path, flags: int = 0) -> None:
 def start_writeback(fd: int) -> None:
     """Starts to write the file's dirty pages and does not wait for them."""
     _checked(_libc.sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE), "sync_file_range")
+
+
+def unreadable(length: int) -> tuple[int, int]:
+    """Address and length of memory that nobody may touch: the kernel's copies fault there."""
+    found = _libc.mmap(None, length, NONE, PRIVATE | mmap.MAP_ANONYMOUS, -1, 0)
+    return _address(found, "mmap"), length
+
+
+def read_to(fd: int, address: int, length: int) -> int:
+    """read(2) to a bare address. Raises OSError."""
+    return _checked(_libc.read(fd, address, length), "read")
+
+
+def size_pipe(pipe: int, size: int) -> None:
+    """Room for ``size`` bytes at least."""
+    fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, size)
 
 
 def die_with_parent(signal_number: int) -> None:

@@ -6,10 +6,11 @@ A new one is a file here and a line in this table.
 
 from __future__ import annotations
 
-from guest.features import fuse_writable_mmap, virtio_pmem
+from guest.features import fuse_direct_mmap, fuse_writable_mmap, virtio_pmem
 from guest.words import Feature
 
 FEATURES: dict[str, Feature] = {
+    "fuse_direct_mmap": fuse_direct_mmap.FEATURE,
     "fuse_writable_mmap": fuse_writable_mmap.FEATURE,
     "virtio_pmem": virtio_pmem.FEATURE,
 }

@@ -9,24 +9,20 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import signal
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from guest import fuse, libc
+from guest.checking import LISTEN, before, error_of, fate, forked, let_go, need, opened, story
 from guest.features import fuse_writable_mmap_times as times
 from guest.fuse import protocol as p
-from guest.fuse.client import Event
 from guest.fuse.protocol import Op
 from guest.libc import PAGE, READ, SHARED, WRITE, Map, mmap_errno, name_of
 from guest.words import Check, CheckError, Context, Feature
 
 _NAME = "file"
-# How long a kernel that does not wait is given to show it. Not an upper limit of anything:
-# a correct kernel stays silent however long one listens.
-_LISTEN = 0.3
 
 
 @contextlib.contextmanager
@@ -34,30 +30,10 @@ def _file(context: Context, data: bytes) -> Iterator[tuple[fuse.Mount, int]]:
     """A mount with one file, and that file open for reading and writing."""
     with (
         fuse.mounted({_NAME: data}, context.scratch) as fs,
-        _opened(fs.path / _NAME, os.O_RDWR) as fd,
-        _let_go(fs),
+        opened(fs.path / _NAME, os.O_RDWR) as fd,
+        let_go(fs),
     ):
         yield fs, fd
-
-
-@contextlib.contextmanager
-def _let_go(fs: fuse.Mount) -> Iterator[None]:
-    """A check that fails may leave replies withheld; munmap and close would wait for them."""
-    try:
-        yield
-    except BaseException:
-        fs.abort()
-        raise
-
-
-@contextlib.contextmanager
-def _opened(path: Path, flags: int) -> Iterator[int]:
-    fd = os.open(path, flags)
-    try:
-        yield fd
-    finally:
-        with contextlib.suppress(OSError):  # a check may have closed it, or the server be dead
-            os.close(fd)
 
 
 @contextlib.contextmanager
@@ -65,13 +41,8 @@ def _mapped_file(context: Context, data: bytes) -> Iterator[tuple[fuse.Mount, in
     """The same, and a shared writable map of all its pages."""
     with _file(context, data) as (fs, fd):
         times.probe(fd)
-        with Map(fd, -(-len(data) // PAGE) * PAGE) as map_, _let_go(fs):
+        with Map(fd, -(-len(data) // PAGE) * PAGE) as map_, let_go(fs):
             yield fs, fd, map_
-
-
-def _need(holds: bool, seen: str) -> None:
-    if not holds:
-        raise CheckError(seen)
 
 
 def shared_writable(context: Context) -> str:
@@ -81,7 +52,7 @@ def shared_writable(context: Context) -> str:
             map_.view[5] = 0xA5
             map_.view[PAGE + 7] = 0x5A
             got = (map_.view[5], map_.view[PAGE + 7], map_.view[6])
-    _need(
+    need(
         got == (0xA5, 0x5A, 0),
         f"stored a5 and 5a, loaded {got[0]:x}, {got[1]:x}; beside {got[2]:x}",
     )
@@ -105,7 +76,7 @@ def coherent(context: Context) -> str:
             image[offset : offset + length] = new
             _same(os.pread(fd, size, 0), image, f"read(2) after a {how} at {offset}+{length}")
             _same(bytes(map_.view), image, f"load after a {how} at {offset}+{length}")
-        _need(map_.msync() == 0, "msync failed")
+        need(map_.msync() == 0, "msync failed")
         _same(fs.data(_NAME), image, "the server's data after msync")
     return (
         "40 stores and writes, each seen by read(2) and by loads at once, by the server after msync"
@@ -127,27 +98,27 @@ def msync_order(context: Context) -> str:
             map_.view[page * PAGE] = page + 1
         fs.log(clear=True)
         fs.withhold(Op.WRITE)
-        with _forked(map_.msync) as syncing:
-            _need(fs.wait(Op.WRITE, pages // 2), f"WRITEs on msync: {_story(fs.log())}")
+        with forked(map_.msync) as syncing:
+            need(fs.wait(Op.WRITE, pages // 2), f"WRITEs on msync: {story(fs.log())}")
             fs.release(Op.WRITE, 1, keep=True)
-            _need(
-                not fs.wait(Op.FSYNC, seconds=_LISTEN),
-                f"FSYNC while WRITEs were unanswered: {_story(fs.log())}",
+            need(
+                not fs.wait(Op.FSYNC, seconds=LISTEN),
+                f"FSYNC while WRITEs were unanswered: {story(fs.log())}",
             )
             fs.release(Op.WRITE)
-            _need(fs.wait(Op.FSYNC), f"no FSYNC after the WRITEs: {_story(fs.log())}")
+            need(fs.wait(Op.FSYNC), f"no FSYNC after the WRITEs: {story(fs.log())}")
             failed = syncing()
-        _need(failed == 0, f"msync gave {name_of(failed)}")
+        need(failed == 0, f"msync gave {name_of(failed)}")
         log = fs.log()
         writes = [one for one in log if one.request and one.op == "WRITE"]
         plain = [one for one in writes if not one.flags & p.WRITE_CACHE]
-        _need(not plain, f"WRITE without FUSE_WRITE_CACHE at {[one.offset for one in plain]}")
-        _before(log, ("reply", "WRITE"), ("request", "FSYNC"))
+        need(not plain, f"WRITE without FUSE_WRITE_CACHE at {[one.offset for one in plain]}")
+        before(log, ("reply", "WRITE"), ("request", "FSYNC"))
         held = fs.data(_NAME)[::PAGE]
-        _need(
+        need(
             held == bytes([1, 0, 3, 0, 5, 0]), f"first bytes of the server's pages: {held.hex(' ')}"
         )
-        return f"{_story(log)}, every WRITE with FUSE_WRITE_CACHE"
+        return f"{story(log)}, every WRITE with FUSE_WRITE_CACHE"
 
 
 def munmap_and_close_flush(context: Context) -> str:
@@ -159,43 +130,43 @@ def munmap_and_close_flush(context: Context) -> str:
             map_.view[0] = 1
             os.close(fd)
             closing = fs.log()
-            _before(closing, ("reply", "WRITE"), ("request", "FLUSH"))
-            _need(fs.data(_NAME, 0, 1) == b"\1", "close returned before the server had the store")
-            _need(
-                not fs.wait(Op.RELEASE, seconds=_LISTEN),
-                f"RELEASE while mapped: {_story(fs.log())}",
+            before(closing, ("reply", "WRITE"), ("request", "FLUSH"))
+            need(fs.data(_NAME, 0, 1) == b"\1", "close returned before the server had the store")
+            need(
+                not fs.wait(Op.RELEASE, seconds=LISTEN),
+                f"RELEASE while mapped: {story(fs.log())}",
             )
             fs.log(clear=True)
             map_.view[PAGE] = 2
         finally:
             map_.close()
-        _need(fs.wait(Op.RELEASE), f"no RELEASE after munmap: {_story(fs.log())}")
+        need(fs.wait(Op.RELEASE), f"no RELEASE after munmap: {story(fs.log())}")
         ending = fs.log()
-        _before(ending, ("reply", "WRITE"), ("request", "RELEASE"))
-        _need(fs.data(_NAME, PAGE, 1) == b"\2", "munmap lost the store")
-    return f"close: {_story(closing)}; munmap: {_story(ending)}"
+        before(ending, ("reply", "WRITE"), ("request", "RELEASE"))
+        need(fs.data(_NAME, PAGE, 1) == b"\2", "munmap lost the store")
+    return f"close: {story(closing)}; munmap: {story(ending)}"
 
 
 def accounting(context: Context) -> str:
     pages = 4
     with _mapped_file(context, bytes(pages * PAGE)) as (fs, fd, map_):
         map_.view[::PAGE] = bytes([1]) * pages
-        before = _meminfo()
+        idle = _meminfo()
         fs.withhold(Op.WRITE)
         libc.start_writeback(fd)
-        _need(fs.wait(Op.WRITE), f"writeback was started, no WRITE came: {_story(fs.log())}")
+        need(fs.wait(Op.WRITE), f"writeback was started, no WRITE came: {story(fs.log())}")
         held = _meminfo()
         fs.release(Op.WRITE)
-        _need(map_.msync() == 0, "msync failed")
+        need(map_.msync() == 0, "msync failed")
         after = _meminfo()
-    temp = [one["WritebackTmp"] for one in (before, held, after)]
-    plain = [one["Writeback"] for one in (before, held, after)]
+    temp = [one["WritebackTmp"] for one in (idle, held, after)]
+    plain = [one["Writeback"] for one in (idle, held, after)]
     seen = (
         f"before, held, answered: WritebackTmp {temp[0]}, {temp[1]}, {temp[2]} kB; "
         f"Writeback {plain[0]}, {plain[1]}, {plain[2]} kB"
     )
     kilobytes = pages * PAGE // 1024
-    _need(temp == [0, kilobytes, 0] and plain[1] == 0, seen)
+    need(temp == [0, kilobytes, 0] and plain[1] == 0, seen)
     return seen
 
 
@@ -204,20 +175,20 @@ def past_the_end(context: Context) -> str:
     with _file(context, b"\x11" * size) as (_, fd):
         times.probe(fd)
         with Map(fd, 3 * PAGE) as map_:
-            _need(map_.view[size - 1] == 0x11, "the last byte is not the file's")
+            need(map_.view[size - 1] == 0x11, "the last byte is not the file's")
             tail = bytes(map_.view[size : 2 * PAGE])
-            _need(not any(tail), f"past the end the last page has {_first(tail)}")
+            need(not any(tail), f"past the end the last page has {_first(tail)}")
             for what, touch in (("load", lambda: map_.view[2 * PAGE]), ("store", _store(map_))):
-                how = _fate(touch)
-                _need(how == "SIGBUS", f"a {what} one page past the end: {how}, not SIGBUS")
+                how = fate(touch)
+                need(how == "SIGBUS", f"a {what} one page past the end: {how}, not SIGBUS")
             map_.view[size : 2 * PAGE] = b"\xee" * (2 * PAGE - size)
             os.ftruncate(fd, 3 * PAGE)
             loaded = bytes(map_.view[size : 3 * PAGE])
-            _need(not any(loaded), f"after growth a load sees {_first(loaded)}")
+            need(not any(loaded), f"after growth a load sees {_first(loaded)}")
             read = os.pread(fd, 3 * PAGE, size)
-            _need(not any(read), f"after growth read(2) sees {_first(read)}")
-            how = _fate(_store(map_))
-            _need(how == "no signal", f"after growth a store to the new page: {how}")
+            need(not any(read), f"after growth read(2) sees {_first(read)}")
+            how = fate(_store(map_))
+            need(how == "no signal", f"after growth a store to the new page: {how}")
     return "SIGBUS on load and store; what was stored past the end reads as zero after growth"
 
 
@@ -236,12 +207,12 @@ def _first(data: bytes) -> str:
 def error_once(context: Context) -> str:
     with (
         _mapped_file(context, bytes(PAGE)) as (fs, fd, map_),
-        _opened(fs.path / _NAME, os.O_RDWR) as other,
+        opened(fs.path / _NAME, os.O_RDWR) as other,
     ):
         map_.view[0] = 1
         fs.answer(Op.WRITE, errno.EIO)
         first, second = map_.msync(), map_.msync()
-        _need(fs.wait(Op.WRITE, seconds=0), f"no WRITE on msync: {_story(fs.log())}")
+        need(fs.wait(Op.WRITE, seconds=0), f"no WRITE on msync: {story(fs.log())}")
         fs.answer(Op.WRITE, 0)
         elsewhere = [_fsync(other), _fsync(other)]
         again = _fsync(fd)
@@ -253,22 +224,18 @@ def error_once(context: Context) -> str:
         f"a new store's msync {name_of(healed)}, the server has {data.hex()}"
     )
     once = (first, second, *elsewhere, again) == (errno.EIO, 0, errno.EIO, 0, 0)
-    _need(once and healed == 0 and data == b"\2", seen)
+    need(once and healed == 0 and data == b"\2", seen)
     return seen
 
 
 def _fsync(fd: int) -> int:
-    try:
-        os.fsync(fd)
-    except OSError as error:
-        return error.errno or errno.EIO
-    return 0
+    return error_of(lambda: os.fsync(fd))
 
 
 def read_only(context: Context) -> str:
     with _file(context, bytes(PAGE)) as (fs, fd):
         times.probe(fd)
-        with _opened(fs.path / _NAME, os.O_RDONLY) as readable:
+        with opened(fs.path / _NAME, os.O_RDONLY) as readable:
             direct = mmap_errno(readable, PAGE, READ | WRITE, SHARED)
             with Map(readable, PAGE, READ) as map_:
                 later = map_.mprotect(READ | WRITE)
@@ -278,54 +245,8 @@ def read_only(context: Context) -> str:
         f"read-only descriptor: mmap {name_of(direct)}, mprotect {name_of(later)}; "
         f"read-write descriptor: mprotect {name_of(allowed)}"
     )
-    _need((direct, later, allowed) == (errno.EACCES, errno.EACCES, 0), seen)
+    need((direct, later, allowed) == (errno.EACCES, errno.EACCES, 0), seen)
     return seen
-
-
-# ---------------------------------------------------------------- tools
-
-
-@contextlib.contextmanager
-def _forked(work: Any) -> Iterator[Any]:
-    """``work()`` in a child; yields a function that waits for the number it returned."""
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.write(writing, bytes([work() & 0xFF]))
-        os._exit(0)
-    os.close(writing)
-    try:
-        yield lambda: (os.read(reading, 1) or b"\xff")[0]
-    finally:
-        # Killed, not waited for here: it may hang in the kernel until the mount is gone.
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-        os.close(reading)
-
-
-def _fate(touch: Any) -> str:
-    """What signal a child gets from ``touch()``."""
-    pid = os.fork()
-    if pid == 0:
-        signal.signal(signal.SIGBUS, signal.SIG_DFL)
-        touch()
-        os._exit(0)
-    status = os.waitpid(pid, 0)[1]
-    return signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else "no signal"
-
-
-def _before(log: list[Event], first: tuple[str, str], second: tuple[str, str]) -> None:
-    """Every ``first`` comes before the first ``second``, and there are some of both."""
-    marks = [(one.event, one.op) for one in log]
-    _need(first in marks and second in marks, f"wanted {first} and {second}: {_story(log)}")
-    last = len(marks) - 1 - marks[::-1].index(first)
-    _need(last < marks.index(second), f"{second} before the last {first}: {_story(log)}")
-
-
-def _story(log: list[Event]) -> str:
-    """The log in one line: requests by name, replies with an arrow."""
-    told = [one.op if one.request else f"→{one.op}" for one in log if one.name or not one.request]
-    return " ".join(told[-40:]) or "nothing"
 
 
 def _meminfo() -> Mapping[str, int]:

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A small filesystem that speaks the raw /dev/fuse protocol.
+"""A small filesystem, or a CUSE device, that speaks the raw protocol.
 
-``protocol`` has the layouts, ``server`` the process that answers, ``client`` what a check uses.
+``protocol`` has the layouts, ``server`` the process that answers (``folder`` for a mount,
+``regions`` for direct mmap), ``client`` what a check starts, ``steering`` what it holds.
 """
 
 from __future__ import annotations
 
-from guest.fuse.client import Mount, mounted
+from guest.fuse.client import Device, Mount, device, mounted
 
-__all__ = ["Mount", "mounted"]
+__all__ = ["Device", "Mount", "device", "mounted"]

@@ -1,139 +1,67 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a check uses: mount, look, and steer the server."""
+"""What a check starts: a mount or a CUSE device, each with a server of its own."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import signal
 import socket
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from guest import libc
-from guest.fuse import protocol as p
 from guest.fuse import server
-from guest.fuse.protocol import Op
+from guest.fuse.folder import Folder
+from guest.fuse.protocol import ROOT_ID
+from guest.fuse.regions import Regions
+from guest.fuse.server import CUSE_NODE, File, Options, Server
+from guest.fuse.steering import PATIENCE, Service
 
 CONNECTIONS = Path("/sys/fs/fuse/connections")
-# Longer than any wait that a check asks for; a server that is silent for so long is broken.
-_PATIENCE = 60.0
+DEVICES = Path("/sys/class/cuse")
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One line of the server's log. ``time`` is CLOCK_MONOTONIC in ns."""
+class Mount(Service):
+    """A mounted filesystem; ``path`` is its folder."""
 
-    event: str  # request, reply
-    op: str
-    unique: int
-    name: str  # of the file; "" for the root and in replies
-    offset: int
-    size: int
-    flags: int  # write_flags, read_flags or fsync_flags
-    error: int  # in replies: 0 or a negative errno
-    time: int
+    device = ""  # "0:53"; the connection's number is what follows the colon
 
-    @property
-    def request(self) -> bool:
-        return self.event == "request"
-
-
-class Mount:
-    """A mounted filesystem and its server."""
-
-    def __init__(self, path: Path, pid: int, control: socket.socket) -> None:
-        self.path = path
-        self.pid = pid
-        self._control = control
-        self._lines = control.makefile("rb")
-        self._alive = True
-        self.facts: dict[str, int] = {}
-        self.device = ""  # "0:53"; the connection's number is what follows the colon
-
-    def _started(self) -> None:
-        first = json.loads(self._lines.readline() or '{"error": "the server died"}')
-        if "error" in first:
-            raise OSError(first.get("errno", 0), first["error"])
-        self.facts = first["mounted"]
+    def started(self) -> None:
+        super().started()
         self.device = _device_of(self.path)
-
-    def _order(self, do: str, **details: Any) -> dict[str, Any]:
-        self._control.sendall(json.dumps({"do": do, **details}).encode() + b"\n")
-        answer = json.loads(self._lines.readline() or '{"error": "the server died"}')
-        if "error" in answer:
-            raise RuntimeError(f"FUSE server, {do}: {answer['error']}")
-        return dict(answer)
-
-    def withhold(self, *ops: Op) -> None:
-        """From now on replies to these are kept back."""
-        self._order("withhold", ops=list(ops))
-
-    def release(self, op: Op, count: int | None = None, *, keep: bool = False) -> int:
-        """Sends the replies kept back, or ``count`` of them; ``keep`` goes on keeping back."""
-        return int(self._order("release", op=op, count=count, keep=keep)["released"])
-
-    def answer(self, op: Op, error: int) -> None:
-        """Every ``op`` gets this errno; 0 goes back to serving it."""
-        self._order("answer", op=op, error=error)
-
-    def log(self, *, clear: bool = False) -> list[Event]:
-        """Requests and replies in their order."""
-        entries = self._order("log", clear=clear)["log"]
-        return [Event(one[0], p.op_name(one[1]), *one[2:]) for one in entries]
-
-    def wait(self, op: Op, count: int = 1, *, event: str = "request", seconds: float = 5.0) -> bool:
-        """True as soon as the log has ``count`` such lines, False after ``seconds``."""
-        return bool(self._order("wait", op=op, count=count, event=event, seconds=seconds)["met"])
-
-    def data(self, name: str, offset: int = 0, size: int | None = None) -> bytes:
-        """What the server holds; the kernel has no part in it."""
-        return bytes.fromhex(self._order("data", name=name, offset=offset, size=size)["hex"])
-
-    def set_data(self, name: str, data: bytes) -> None:
-        """Changes the file behind the kernel's back."""
-        self._order("set", name=name, data=data.hex(), size=None)
-
-    def set_size(self, name: str, size: int) -> None:
-        self._order("set", name=name, data=None, size=size)
 
     @property
     def bdi(self) -> Path:
         return Path("/sys/class/bdi") / self.device
 
-    def abort(self) -> bool:
-        """Ends every request through fusectl; False when there is no fusectl."""
-        with contextlib.suppress(OSError):
-            (CONNECTIONS / self.device.partition(":")[2] / "abort").write_text("1")
-            return True
-        return False
-
-    def kill(self) -> None:
-        """The server dies as if it had crashed; once only."""
-        if self._alive:
-            os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
-            self._alive = False
+    @property
+    def counters(self) -> Path:
+        return CONNECTIONS / self.device.partition(":")[2]
 
     def close(self) -> None:
-        # Abort first: whatever a check left hanging must not hang the unmount.
-        self.abort()
-        self.kill()
-        self._lines.close()
-        self._control.close()
+        super().close()
         with contextlib.suppress(OSError):
             libc.unmount(self.path, libc.MNT_DETACH)
         self.path.rmdir()
+
+
+class Device(Service):
+    """A CUSE device; ``path`` is its file in /dev."""
+
+    @property
+    def is_device(self) -> bool:
+        return True
+
+    @property
+    def counters(self) -> Path:
+        return DEVICES / self.path.name
 
 
 @contextlib.contextmanager
 def mounted(
     files: Mapping[str, bytes],
     folder: Path,
-    options: server.Options | None = None,
+    options: Options | None = None,
     open_flags: Mapping[str, int] | None = None,
 ) -> Iterator[Mount]:
     """Mounts these files under ``folder``; needs CAP_SYS_ADMIN.
@@ -145,22 +73,73 @@ def mounted(
     point = folder / f"fuse{len(list(folder.iterdir()))}"
     point.mkdir()
     flags = open_flags or {}
-    shelf = {
-        name: server.File(name, bytearray(data), flags.get(name, 0)) for name, data in files.items()
-    }
+    shelf = [File(name, bytearray(data), flags.get(name, 0)) for name, data in files.items()]
+
+    def make(control: socket.socket) -> Server:
+        made = Server(dict(enumerate(shelf, ROOT_ID + 1)), options or Options(), control)
+        Folder(made)
+        return made
+
+    pid, channel = _started(make, lambda made: made.mount(point))
+    mount = Mount(point, pid, channel)
+    try:
+        mount.started()
+        yield mount
+    finally:
+        mount.close()
+
+
+@contextlib.contextmanager
+def device(
+    name: str,
+    data: bytes = b"",
+    options: Options | None = None,
+    open_flags: int = 0,
+    more: Callable[[Regions], object] | None = None,
+) -> Iterator[Device]:
+    """/dev/``name``, as mounted() does a file; READ and WRITE see ``data``.
+
+    ``more`` adds to a server of direct mmap, as Regions adds itself; called in its process.
+    Raises OSError when there is no CUSE. The file is gone afterwards, its opened and mapped
+    instances are as after a crash of the server.
+    """
+
+    def make(control: socket.socket) -> Server:
+        file = File(name, bytearray(data), open_flags)
+        return Server({CUSE_NODE: file}, options or Options(), control)
+
+    pid, channel = _started(make, Server.plug, more)
+    found = Device(Path("/dev") / name, pid, channel)
+    try:
+        found.started()
+        yield found
+    finally:
+        found.close()
+
+
+def _started(
+    make: Callable[[socket.socket], Server],
+    attach: Callable[[Server], None],
+    more: Callable[[Regions], object] | None = None,
+) -> tuple[int, socket.socket]:
+    """The server's process and our end of its channel."""
+
+    def build() -> Server:
+        made = make(theirs)
+        if made.options.direct:
+            regions = Regions(made)
+            if more:
+                more(regions)
+        return made
+
     ours, theirs = socket.socketpair()
     pid = os.fork()
     if pid == 0:
         ours.close()
-        server.run(shelf, options or server.Options(), theirs, point)
+        server.run(build, attach)
     theirs.close()
-    ours.settimeout(_PATIENCE)
-    mount = Mount(point, pid, ours)
-    try:
-        mount._started()
-        yield mount
-    finally:
-        mount.close()
+    ours.settimeout(PATIENCE)
+    return pid, ours
 
 
 def _device_of(path: Path) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The process behind a mount: one folder of regular files in memory.
+"""The process behind a mount or a CUSE device: it reads requests, answers, keeps a log.
 
 It is a process of its own, because a client that page-faults holds Python's GIL while it
 waits for the answer. Requests are served by the main thread; a second thread obeys the
@@ -13,7 +13,6 @@ import json
 import os
 import signal
 import socket
-import stat
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -25,22 +24,26 @@ from guest import libc
 from guest.fuse import protocol as p
 from guest.fuse.protocol import Op
 
-# A handler gives the reply's payload, or an errno, negative.
+# A handler gives the reply's payload, or an errno, negative; None when it replies later.
 Reply = bytes | memoryview | int
-_HEADER = p.IN_HEADER.size
+Handler = Callable[[int, int], Reply | None]
+HEADER = p.IN_HEADER.size
 _OUT = p.OUT_HEADER.size
-_DATA = _HEADER + p.WRITE_IN.size  # where a WRITE's bytes begin
+_DATA = HEADER + p.WRITE_IN.size  # where a WRITE's bytes begin
+CUSE_NODE = 0  # every request of a CUSE device has this node
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How a mount behaves. Timeouts are whole seconds, ``max_write`` is in bytes."""
+    """How a server behaves. Timeouts are whole seconds, ``max_write`` is in bytes."""
 
     max_write: int = 1 << 20
     flags: int = p.DEFAULT_FLAGS  # INIT features to ask for, bits 32 to 63 included
     attr_timeout: int = 3600
     entry_timeout: int = 3600
     record: bool = True  # keep the log
+    direct: bool = False  # speak direct mmap, in whatever dialect the kernel does
+    splice: bool = False  # requests and replies go through pipes
 
 
 @dataclass(slots=True)
@@ -52,9 +55,15 @@ class File:
 
 
 class Server:
-    def __init__(self, files: Mapping[str, File], options: Options, control: socket.socket) -> None:
+    """What every server has: the loop, the log, and the orders that steer both.
+
+    Handlers are called with the node and the length of the request in ``view``, under
+    ``changed``; whoever adds more (folder.py, regions.py) fills the tables.
+    """
+
+    def __init__(self, nodes: Mapping[int, File], options: Options, control: socket.socket) -> None:
         self.options = options
-        self.nodes = dict(enumerate(files.values(), p.ROOT_ID + 1))
+        self.nodes = dict(nodes)
         self.names = {one.name: number for number, one in self.nodes.items()}
         self.control = control
         self.device = -1
@@ -66,23 +75,27 @@ class Server:
         self.held: list[tuple[int, int, Reply]] = []  # opcode, unique, reply
         self.errors: dict[int, int] = {}
         self.facts = {"major": 0, "minor": 0, "offered": 0, "agreed": 0}
-        self.handlers: dict[int, Callable[[int, int], Reply]] = {
+        self.opened = 0  # files opened so far; a file handle is a number of its own
+        self.spoiling: tuple[int, int] = (0, 0)  # after the reply to this op, so many bad reads
+        self.handlers: dict[int, Handler] = {
             Op.INIT: self.init,
-            Op.LOOKUP: self.lookup,
-            Op.GETATTR: lambda node, _: self.attributes(node),
-            Op.SETATTR: self.setattr,
+            Op.CUSE_INIT: self.cuse_init,
             Op.OPEN: self.open,
             Op.READ: self.read,
             Op.WRITE: self.write,
-            Op.STATFS: lambda _, __: p.STATFS_OUT.pack(
-                0, 0, 0, 0, 0, 4096, 255, 4096, 0, *(0,) * 6
-            ),
-            Op.OPENDIR: lambda _, __: p.OPEN_OUT.pack(0, 0, 0),
-            Op.READDIR: self.readdir,
         }
         for op in (Op.FLUSH, Op.RELEASE, Op.FSYNC, Op.RELEASEDIR, Op.ACCESS, Op.DESTROY):
             self.handlers[op] = lambda _, __: b""
-
+        # What a log line says of a request, beside its name: see Event in steering.py.
+        self.details: dict[int, Callable[[], tuple[int, ...]]] = {}
+        # Called instead of the handler when ``answer`` was ordered.
+        self.refusals: dict[int, Handler] = {}
+        # For requests that get no reply.
+        self.told: dict[int, Handler] = {}
+        # Called with the unique when the kernel did not take the reply; without one here,
+        # only a caller that is gone is forgiven.
+        self.refused: dict[int, Callable[[int], None]] = {}
+        self.ids = False  # agreed on: regions have ids, no descriptors
         self.orders: dict[str, Callable[..., dict[str, Any]]] = {
             "withhold": self.do_withhold,
             "release": self.do_release,
@@ -91,6 +104,8 @@ class Server:
             "wait": self.do_wait,
             "data": self.do_data,
             "set": self.do_set,
+            "spoil": self.do_spoil,
+            "write": self.do_write,
         }
 
     # ------------------------------------------------------------ requests
@@ -101,32 +116,62 @@ class Server:
         data = f"fd={self.device},rootmode=40000,user_id=0,group_id=0,allow_other"
         libc.mount("patchlab", point, "fuse", libc.MS_NOSUID | libc.MS_NODEV, data)
 
+    def plug(self) -> None:
+        """The CUSE device, which is there once CUSE_INIT was answered. Raises OSError."""
+        self.device = os.open("/dev/cuse", os.O_RDWR | os.O_CLOEXEC)
+
     def serve(self) -> None:
         """Answers until the filesystem is unmounted or the connection aborted."""
-        device, buffers, view = self.device, [self.buffer], self.view
+        receive = self._splicing() if self.options.splice else self._reading()
+        view = self.view
         while True:
             try:
-                os.readv(device, buffers)
+                receive()
             except OSError as error:
-                if error.errno == errno.ENOENT:  # the request was interrupted while it was read
+                # ENOENT: the request was interrupted while it was read. EFAULT: by order.
+                if error.errno in (errno.ENOENT, errno.EFAULT):
                     continue
                 return  # ENODEV: unmounted or aborted
             length, opcode, unique, node, *_ = p.IN_HEADER.unpack_from(view)
             with self.changed:
                 self.answer(opcode, unique, node, length)
 
+    def _reading(self) -> Callable[[], object]:
+        device, good, bad = self.device, [self.buffer], libc.unreadable(len(self.buffer))
+
+        def receive() -> object:
+            op, left = self.spoiling
+            if left and not op:
+                self.spoiling = (0, left - 1)
+                return libc.read_to(device, *bad)
+            return os.readv(device, good)
+
+        return receive
+
+    def _splicing(self) -> Callable[[], object]:
+        reading, writing = os.pipe()
+        libc.size_pipe(reading, len(self.buffer))
+        return lambda: os.readv(
+            reading, [self.view[: os.splice(self.device, writing, len(self.buffer))]]
+        )
+
     def answer(self, opcode: int, unique: int, node: int, length: int) -> None:
         if self.options.record:
             self.note("request", opcode, unique, node)
         if opcode in p.NO_REPLY:
+            if opcode in self.told:
+                self.told[opcode](node, length)
             return
         handler = self.handlers.get(opcode)
+        reply: Reply | None = -errno.ENOSYS
         if opcode in self.errors:
-            reply: Reply = -self.errors[opcode]
-        elif handler is None:
-            reply = -errno.ENOSYS
-        else:
+            reply = -self.errors[opcode]
+            if opcode in self.refusals:
+                self.refusals[opcode](node, length)
+        elif handler is not None:
             reply = handler(node, length)
+        if reply is None:
+            return
         if opcode in self.withheld:
             self.held.append(
                 (opcode, unique, bytes(reply) if not isinstance(reply, int) else reply)
@@ -138,90 +183,92 @@ class Server:
         error, payload = (reply, b"") if isinstance(reply, int) else (0, reply)
         if self.options.record:
             self.note("reply", opcode, unique, 0, error)
+        if self.spoiling[1] and self.spoiling[0] == opcode:
+            self.spoiling = (0, self.spoiling[1])
         try:
-            os.writev(self.device, [p.OUT_HEADER.pack(_OUT + len(payload), error, unique), payload])
+            self.push([p.OUT_HEADER.pack(_OUT + len(payload), error, unique), payload])
         except OSError as failed:
             # ENOENT: the caller was killed and no longer waits. ENODEV: the end.
-            if failed.errno not in (errno.ENOENT, errno.ENODEV):
+            ordinary = failed.errno in (errno.ENOENT, errno.ENODEV)
+            if opcode in self.refused:
+                self.refused[opcode](unique)
+            elif not ordinary:
                 raise
+            if self.options.record:
+                self.note("refused", opcode, unique, 0, -(failed.errno or 0))
+        if opcode in (Op.INIT, Op.CUSE_INIT):
+            self.control.sendall(json.dumps({"mounted": self.facts}).encode() + b"\n")
+
+    def push(self, parts: list[bytes | memoryview]) -> None:
+        """One message to the kernel, whole. Raises OSError."""
+        if not self.options.splice:
+            os.writev(self.device, parts)
+            return
+        reading, writing = os.pipe()
+        try:
+            libc.size_pipe(reading, len(self.buffer))
+            os.splice(reading, self.device, os.writev(writing, parts))
+        finally:
+            os.close(reading)
+            os.close(writing)
 
     def note(self, event: str, opcode: int, unique: int, node: int, error: int = 0) -> None:
         offset = size = flags = 0
+        more: tuple[int, ...] = ()
         if event == "request":
             if opcode in (Op.READ, Op.WRITE):
-                _, offset, size, flags, *_ = p.WRITE_IN.unpack_from(self.view, _HEADER)
+                _, offset, size, flags, *_ = p.WRITE_IN.unpack_from(self.view, HEADER)
             elif opcode == Op.FSYNC:
-                _, flags, _ = p.FSYNC_IN.unpack_from(self.view, _HEADER)
+                _, flags, _ = p.FSYNC_IN.unpack_from(self.view, HEADER)
+            elif opcode in self.details:
+                told = self.details[opcode]()
+                (offset, size, flags), more = told[:3], told[3:]
         name = self.nodes[node].name if node in self.nodes else ""
         entry = (event, opcode, unique, name, offset, size, flags, error, time.monotonic_ns())
-        self.log.append(entry)
+        self.log.append((*entry, node, *more) if more else entry)
         self.changed.notify_all()
 
     # ------------------------------------------------------------ handlers
 
     def init(self, _node: int, _length: int) -> Reply:
-        major, minor, readahead, flags, flags2, *_ = p.INIT_IN.unpack_from(self.view, _HEADER)
-        offered = p.offered(flags, flags2)
-        agreed = offered & self.options.flags
-        self.facts = {"major": major, "minor": minor, "offered": offered, "agreed": agreed}
-        self.control.sendall(json.dumps({"mounted": self.facts}).encode() + b"\n")
+        major, minor, readahead, flags, flags2, *_ = p.INIT_IN.unpack_from(self.view, HEADER)
+        wanted = self.options.flags | (p.MMAP_FD | p.MMAP_ID if self.options.direct else 0)
+        agreed = self.agree(major, minor, p.offered(flags, flags2), wanted)
+        self.ids = bool(agreed & p.MMAP_ID)
         return p.init_reply(minor, readahead, agreed, self.options.max_write)
 
-    def pack_attr(self, node: int) -> tuple[int, ...]:
-        file = self.nodes.get(node)
-        size = len(file.data) if file else 0
-        seconds, nanoseconds = divmod(file.mtime if file else 0, 10**9)
-        mode = stat.S_IFREG | 0o666 if file else stat.S_IFDIR | 0o755
-        links = 1 if file else 2
-        times = (*(seconds,) * 3, *(nanoseconds,) * 3)
-        return (node, size, (size + 511) // 512, *times, mode, links, 0, 0, 0, 4096, 0)
+    def cuse_init(self, _node: int, _length: int) -> Reply:
+        major, minor, _, offered = p.CUSE_INIT_IN.unpack_from(self.view, HEADER)
+        wanted = p.CUSE_MMAP_FD | p.CUSE_MMAP_ID if self.options.direct else 0
+        agreed = self.agree(major, minor, offered, wanted)
+        self.ids = bool(agreed & p.CUSE_MMAP_ID)
+        name = self.nodes[CUSE_NODE].name
+        return p.cuse_init_reply(minor, agreed, self.options.max_write, name)
 
-    def attributes(self, node: int) -> Reply:
-        if node != p.ROOT_ID and node not in self.nodes:
-            return -errno.ESTALE
-        return p.ATTR_OUT.pack(self.options.attr_timeout, 0, 0, *self.pack_attr(node))
-
-    def lookup(self, _node: int, length: int) -> Reply:
-        name = bytes(self.view[_HEADER : length - 1]).decode("utf-8", "surrogateescape")
-        if name not in self.names:
-            return -errno.ENOENT
-        node, options = self.names[name], self.options
-        timeouts = (options.entry_timeout, options.attr_timeout, 0, 0)
-        return p.ENTRY_OUT.pack(node, 0, *timeouts, *self.pack_attr(node))
-
-    def setattr(self, node: int, _length: int) -> Reply:
-        valid, _, _, size, *_ = p.SETATTR_IN.unpack_from(self.view, _HEADER)
-        if valid & p.FATTR_SIZE and node in self.nodes:
-            resize(self.nodes[node], size)
-        return self.attributes(node)
+    def agree(self, major: int, minor: int, offered: int, wanted: int) -> int:
+        agreed = offered & wanted
+        self.facts = {"major": major, "minor": minor, "offered": offered, "agreed": agreed}
+        return agreed
 
     def open(self, node: int, _length: int) -> Reply:
-        return p.OPEN_OUT.pack(node, self.nodes[node].open_flags, 0)
+        self.opened += 1
+        return p.OPEN_OUT.pack(self.opened << 32 | node, self.nodes[node].open_flags, 0)
 
     def read(self, node: int, _length: int) -> Reply:
-        _, offset, size, *_ = p.READ_IN.unpack_from(self.view, _HEADER)
+        _, offset, size, *_ = p.READ_IN.unpack_from(self.view, HEADER)
         return bytes(memoryview(self.nodes[node].data)[offset : offset + size])
 
     def write(self, node: int, _length: int) -> Reply:
-        _, offset, size, *_ = p.WRITE_IN.unpack_from(self.view, _HEADER)
+        _, offset, size, *_ = p.WRITE_IN.unpack_from(self.view, HEADER)
         file = self.nodes[node]
         if len(file.data) < offset + size:
             resize(file, offset + size)
-        file.data[offset : offset + size] = self.view[_DATA : _DATA + size]
+        file.data[offset : offset + size] = self.written(size)
         return p.WRITE_OUT.pack(size, 0)
 
-    def readdir(self, _node: int, _length: int) -> Reply:
-        _, offset, size, *_ = p.READ_IN.unpack_from(self.view, _HEADER)
-        out = b""
-        for number, (name, node) in enumerate(self.names.items(), 1):
-            raw = name.encode("utf-8", "surrogateescape")
-            entry = p.DIRENT.pack(node, number, len(raw), stat.S_IFREG >> 12) + raw
-            entry += bytes(-len(entry) % 8)
-            if number > offset:
-                if len(out) + len(entry) > size:
-                    break
-                out += entry
-        return out
+    def written(self, size: int) -> memoryview:
+        """The bytes of the WRITE in ``view``."""
+        return self.view[_DATA : _DATA + size]
 
     # ------------------------------------------------------------ control
 
@@ -290,6 +337,23 @@ class Server:
                 resize(file, size)
         return {}
 
+    def do_spoil(self, after: int, count: int) -> dict[str, Any]:
+        """After the next reply to ``after``, ``count`` reads go into memory that faults."""
+        with self.changed:
+            self.spoiling = (after, count)
+        return {}
+
+    def do_write(self, message: str) -> dict[str, Any]:
+        """A whole message, header and all, as it is; the errno that write(2) gave."""
+        return {"errno": self.told_kernel([bytes.fromhex(message)])}
+
+    def told_kernel(self, parts: list[bytes | memoryview]) -> int:
+        try:
+            self.push(parts)
+        except OSError as failed:
+            return failed.errno or errno.EIO
+        return 0
+
 
 def resize(file: File, size: int) -> None:
     if size < len(file.data):
@@ -298,17 +362,17 @@ def resize(file: File, size: int) -> None:
         file.data.extend(bytes(size - len(file.data)))
 
 
-def run(files: Mapping[str, File], options: Options, control: socket.socket, point: Path) -> None:
+def run(make: Callable[[], Server], attach: Callable[[Server], None]) -> None:
     """The whole life of a server process, right after fork(). Never returns."""
     try:
         libc.die_with_parent(signal.SIGKILL)
-        _close_all_but(control.fileno())
-        server = Server(files, options, control)
+        server = make()
+        _close_all_but(server.control.fileno())
         try:
-            server.mount(point)
+            attach(server)
         except OSError as error:
             text = {"errno": error.errno, "error": str(error)}
-            control.sendall(json.dumps(text).encode() + b"\n")
+            server.control.sendall(json.dumps(text).encode() + b"\n")
             os._exit(1)
         threading.Thread(target=server.obey, daemon=True).start()
         server.serve()

@@ -37,6 +37,19 @@ SIZES = {
     "fuse_forget_one": 16,
     "fuse_batch_forget_in": 8,
     "fuse_dirent": 24,
+    "fuse_notify_store_out": 24,
+    "fuse_notify_retrieve_out": 32,
+    "fuse_notify_retrieve_in": 40,
+    "cuse_init_in": 16,
+    "cuse_init_out": 72,
+    "fuse_mmap_in": 40,
+    "fuse_mmap_out": 8,
+    "fuse_mmap_commit_in": 56,
+    "fuse_munmap_in": 40,
+    "fuse_mmap_id_out": 24,
+    "fuse_munmap_id_in": 24,
+    "fuse_notify_map_store_out": 24,
+    "fuse_notify_map_retrieve_out": 32,
 }
 OFFSETS = {
     ("fuse_in_header", "nodeid"): 16,
@@ -52,16 +65,23 @@ OFFSETS = {
     ("fuse_write_in", "write_flags"): 20,
     ("fuse_open_out", "backing_id"): 12,
     ("fuse_statfs_out", "st.frsize"): 48,
+    ("cuse_init_out", "max_write"): 20,
+    ("fuse_notify_retrieve_in", "size"): 16,
+    ("fuse_mmap_in", "prot"): 32,
+    ("fuse_mmap_commit_in", "fd"): 48,
+    ("fuse_munmap_in", "fd"): 32,
+    ("fuse_mmap_id_out", "flags"): 16,
+    ("fuse_notify_map_retrieve_out", "size"): 24,
 }
 
 
 def test_every_struct_has_the_compilers_size() -> None:
-    assert {name: struct.calcsize(form) for name, (form, _) in p.LAYOUTS.items()} == SIZES
+    assert {name: struct.calcsize(one.form) for name, one in p.LAYOUTS.items()} == SIZES
 
 
 @pytest.mark.parametrize(("name", "member"), OFFSETS)
 def test_members_lie_where_the_compiler_puts_them(name: str, member: str) -> None:
-    assert dict(p.LAYOUTS[name][1])[member] == OFFSETS[name, member]
+    assert dict(p.LAYOUTS[name].members)[member] == OFFSETS[name, member]
 
 
 def test_the_upper_feature_bits_travel_in_flags2() -> None:
@@ -83,3 +103,25 @@ def test_an_old_kernels_minor_is_kept() -> None:
 
 def test_an_unknown_opcode_is_named_by_its_number() -> None:
     assert (p.op_name(16), p.op_name(4097)) == ("WRITE", "4097")
+
+
+def test_structs_of_a_revision_say_so() -> None:
+    elsewhere = {
+        name: one.variants for name, one in p.LAYOUTS.items() if "base" not in one.variants
+    }
+    assert set(elsewhere) == {name for name in SIZES if "mmap" in name or "map_" in name}
+    assert all(one.startswith("fuse-direct-mmap@") for some in elsewhere.values() for one in some)
+
+
+def test_a_cuse_device_gets_its_name() -> None:
+    reply = p.cuse_init_reply(99, p.CUSE_MMAP_ID, 1 << 16, "ring")
+    major, minor, _, flags, max_read, max_write, *_ = p.CUSE_INIT_OUT.unpack_from(reply)
+    assert (major, minor, flags) == (7, p.MINOR, p.CUSE_MMAP_ID)
+    assert (max_read, max_write) == (1 << 16, 1 << 16)
+    assert reply[p.CUSE_INIT_OUT.size :] == b"DEVNAME=ring\0"
+
+
+def test_a_notification_has_its_code_where_a_reply_has_the_error() -> None:
+    message = p.notification(p.Notify.MAP_STORE, b"abc")
+    assert p.OUT_HEADER.unpack_from(message) == (19, 32, 0)
+    assert message[p.OUT_HEADER.size :] == b"abc"

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The three revisions of FUSE direct mmap, and the kernel without it, as their agent sees them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from patchlab import build, config, features
+from patchlab.model import Lab, Outcome, Root
+from patchlab.paths import Cache
+from patchlab.progress import Silent
+from tests.vm.boots import boot, check_start, task
+
+pytestmark = pytest.mark.vm
+
+FEATURE = "fuse_direct_mmap"
+FINE = {Outcome.PASSED, Outcome.UNSUPPORTED}
+
+
+@pytest.mark.parametrize("name", ["base", *(f"fuse-direct-mmap@v{n}" for n in (1, 2, 3))])
+def test_a_revision_fails_the_checks_that_were_seen_red_on_it_and_no_others(
+    name: str, lab: Lab, cache: Cache, guest_root: Root, tmp_path: Path
+) -> None:
+    catalogue = features.catalogue().of([FEATURE])
+    image = build.build(config.find_variant(lab, name), lab, cache, Silent())
+    record = boot(task(check_start(image), catalogue), guest_root, lab, tmp_path)
+    assert record.outcome is Outcome.PASSED, record.reason
+    assert not record.findings
+    seen = {check.id: (check.outcome, check.seen) for check in record.checks}
+    assert set(seen) == {check.id for check in catalogue.checks}
+    failed = {i for i, (outcome, _) in seen.items() if outcome not in FINE}
+    claimed = {check.id for check in catalogue.checks if name in _places(check.red)}
+    expected = set() if name == "base" else claimed
+    assert {i: seen[i] for i in failed ^ expected} == {}
+    assert (seen["A1"][0] is Outcome.UNSUPPORTED) == (name == "base")
+
+
+def _places(red: str) -> set[str]:
+    return {place.strip() for place in red.split(";")}
