@@ -354,6 +354,7 @@ class Fuzzer:
         self._replace(step.pick % _CLIENTS)
 
     def _do_bad_read(self, _: Step, random: Random) -> None:
+        self.wire.ready(0.05)
         if random.random() < 0.3:
             with contextlib.suppress(OSError):
                 os.read(self.wire.device, random.randrange(1, p.MIN_READ_BUFFER))

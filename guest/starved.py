@@ -194,7 +194,7 @@ class Server:
         self.stage: Stage = ("", 0)
         self.nth = 0
         self.next = 0  # the opcode that comes next
-        self.shot: tuple[int, bool] = (0, False)
+        self.shot: tuple[int, bool] | None = None
         self._serve()
         puppet.hear()
 
@@ -203,6 +203,8 @@ class Server:
 
         def once(nth: int) -> tuple[bool, bool]:
             self._mapping(stage, nth)
+            if self.shot is None:
+                raise CheckError(f"faults in {what}, N = {nth}: the call never came")
             result, off = self.shot
             if off and self._mapping(("", 0), 0):
                 raise CheckError(f"faults in {what}, N = {nth}: the next honest mapping failed")
@@ -213,7 +215,7 @@ class Server:
 
     def _mapping(self, stage: Stage, nth: int) -> int:
         """mmap and munmap, with one shot on the way; the errno of mmap."""
-        self.stage, self.nth, self.shot, self.next = stage, nth, (0, False), Op.MMAP
+        self.stage, self.nth, self.shot, self.next = stage, nth, None, Op.MMAP
         self.puppet.say(b"m")
         self._serve()
         error = self.puppet.hear()
@@ -274,14 +276,14 @@ class Server:
         assert answer is not None
         error, payload = answer
         header = p.OUT_HEADER.pack(p.OUT_HEADER.size + len(payload), error, request.unique)
-        self._write(header + payload)
+        result = self._write(header + payload)
         if request.opcode == Op.MMAP:
-            self.wire.regions.sent(request.unique, payload, int(self.shot[0] == -1))
+            self.wire.regions.sent(request.unique, payload, int(result == -1))
 
-    def _write(self, message: bytes) -> None:
+    def _write(self, message: bytes) -> int:
         memory, address = faults.buffer(len(message))
         ctypes.memmove(memory, message, len(message))
-        self._fire(faults.write, self.wire.device, address, len(message))
+        return self._fire(faults.write, self.wire.device, address, len(message))
 
     def _notify(self) -> None:
         """While it is mapped: the notifications, if this shot is at one."""

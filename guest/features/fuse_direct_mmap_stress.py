@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from guest import faults, fuzz, health, mix, starved, victims
-from guest.features.fuse_direct_mmap_rig import V3
+from guest.features.fuse_direct_mmap_rig import V1, V3
 from guest.fuse import direct
 from guest.hostile import Fuzzer
 from guest.kills import ClientKills, points, rounds, server_round
@@ -68,7 +68,7 @@ def raced(context: Context) -> str:
     direct.wanted()
     if not health.lockdep_on():
         raise CheckError("lockdep had switched itself off before this check began")
-    made = []
+    made: list[tuple[int, int]] = []
     limit = time.monotonic() + _MIX
     with _watched("the mix", scan=False) as told:
         while len(made) < _EPOCHS and (not made or time.monotonic() < limit):
@@ -204,7 +204,7 @@ CHECKS = (
         "no fd, shmem page or inode, waiting request, connection, stuck process or leak; every "
         "answered MMAP has one end",
         killed,
-        red=f"{_PLANTED} fuse.plant=kept-region; {_PLANTED} fuse.plant=lost-munmap",
+        red=f"{V1}; {_PLANTED} fuse.plant=kept-region; {_PLANTED} fuse.plant=lost-munmap",
         green=V3,
         patience=10,
     ),
@@ -215,7 +215,7 @@ CHECKS = (
         "thousands of hostile replies from a seed: nothing hangs or leaks, clean log, and an "
         "honest server works afterwards",
         lied_to,
-        red=f"{_PLANTED} fuse.plant=store-keeps; {_PLANTED} fuse.plant=taken-twice",
+        red=f"{V1}; {_PLANTED} fuse.plant=store-keeps; {_PLANTED} fuse.plant=taken-twice",
         green=V3,
         patience=10,
     ),
