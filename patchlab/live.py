@@ -11,7 +11,7 @@ from pathlib import Path
 from patchlab import build, machine, root
 from patchlab.errors import LostInstrument
 from patchlab.guest import AgentRefused, GuestCrashed, GuestTimedOut
-from patchlab.measure import settings
+from patchlab.measure import patient, settings
 from patchlab.model import BootKind, Clock, Lab, Variant
 from patchlab.paths import Cache
 from patchlab.progress import Progress
@@ -35,6 +35,7 @@ def guest(
     build.try_patches(variant, lab, cache, progress)
     image = build.build(variant, lab, cache, progress)
     guest_root = root.make(lab.machine, cache, progress)
+    lab = patient(lab, image)
     start = machine.Start(image, BootKind.CHECK, Clock.TCG, lab.sampling.seed, gdb=gdb)
     with tempfile.TemporaryDirectory(prefix="patchlab-live-") as name, contextlib.ExitStack() as up:
         folder = Path(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from patchlab.model import (
     CheckInfo,
     CheckResult,
     Finding,
+    Image,
     Lab,
     MetricInfo,
     MetricOutcome,
@@ -27,6 +28,10 @@ from patchlab.model import (
     Sample,
 )
 from patchlab.progress import Step
+
+# KASAN and lockdep under TCG, by the time to the agent's first reply: kernels/config/debug.config
+_DEBUG = "debug"
+_SLOWER = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,7 @@ def boot(
 ) -> BootRecord:
     """Make the boot, do the task, scan the log. Never raises for a dead guest or instrument."""
     started, begun, seen = datetime.now(UTC), time.monotonic(), _Seen()
+    lab = patient(lab, task.start.image)
     folder.mkdir(parents=True, exist_ok=True)
     outcome, reason = _drive(task, root, lab, folder, seen, step)
     log = folder / "console.log"
@@ -168,6 +174,15 @@ def _prepare(feature: str, task: Task, running: machine.Running, lab: Lab) -> st
     except AgentRefused as error:
         return str(error)
     return ""
+
+
+def patient(lab: Lab, image: Image) -> Lab:
+    """The lab with the deadlines for this image: those of a debug kernel are longer."""
+    if _DEBUG not in image.fragments:
+        return lab
+    limits = lab.limits
+    longer = {name: _SLOWER * getattr(limits, name) for name in ("boot", "check", "poweroff")}
+    return replace(lab, limits=replace(limits, **longer))
 
 
 def settings(lab: Lab, seed: int) -> dict[str, Any]:

@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
 import pytest
 
-from patchlab import console, measure
+from patchlab import config, console, measure
 from patchlab.model import Outcome
+from tests.report.sample_run import BASE, sample_run
 
 LOGS = Path(__file__).parent / "data" / "console"
 BANNER = "[    0.000000] Linux version 6.12.117 (build@lab) (gcc 12.2.0) #1 SMP\n"
@@ -56,3 +58,12 @@ def test_a_log_that_cannot_be_scanned_is_no_pass(text: str) -> None:
     outcome, reason = judged(Outcome.PASSED, "", text)
     assert outcome is Outcome.LOST
     assert "console log" in reason
+
+
+def test_a_debug_kernel_gets_six_times_the_time() -> None:
+    lab = config.load(Path(__file__).parents[1] / "lab.toml")
+    image = sample_run().images[BASE]
+    assert measure.patient(lab, image) == lab
+    slow = measure.patient(lab, replace(image, fragments=(*image.fragments, "debug"))).limits
+    assert (slow.boot, slow.check) == (6 * lab.limits.boot, 6 * lab.limits.check)
+    assert (slow.build, slow.measure) == (lab.limits.build, lab.limits.measure)
