@@ -146,6 +146,9 @@ def kernel_options(start: Start) -> list[str]:
         # There, too, a guest's TSC was calibrated against the PIT and came out 4.5 times too
         # slow, so that its clock ran ahead of every deadline. The HPET is QEMU's own clock.
         options += ["tsc=unstable"]
+    if "debug" in start.image.fragments:
+        # A host that gives a vCPU no time for 20 s is no lockup of the guest.
+        options += ["watchdog_thresh=60"]
     if start.gdb:
         options += ["nokaslr"]
     return [*options, f"lab.pad={'x' * (start.seed % 61)}", *start.kernel_options]

@@ -91,16 +91,16 @@ def killed(context: Context) -> str:
         with Wire(mount) as wire:
             moments = points(wire.regions.ids)
             kills = ClientKills(wire, random)
-            made = rounds(kills.round, moments, _ROUNDS, 90.0)
+            made = rounds(kills.round, moments, _ROUNDS, 60.0)
             told.append(
                 f"{made} clients killed at each of {len(moments)} moments, late replies "
                 f"{_tally(kills.late)}"
             )
             _cycle(wire)
         with Wire(None, name) as device:
-            made = rounds(ClientKills(device, random).round, moments, _ROUNDS // 4, 30.0)
+            made = rounds(ClientKills(device, random).round, moments, _ROUNDS // 4, 20.0)
             told.append(f"{made} of a CUSE device")
-        for where, count, seconds in ((mount, _ROUNDS // 2, 90.0), (None, _ROUNDS // 6, 30.0)):
+        for where, count, seconds in ((mount, _ROUNDS // 2, 60.0), (None, _ROUNDS // 6, 20.0)):
             kill = functools.partial(server_round, where, name, random)
             made = rounds(kill, moments, count, seconds)
             told.append(f"{made} {'FUSE' if where else 'CUSE'} servers killed at each")
@@ -206,7 +206,7 @@ CHECKS = (
         killed,
         red=f"{V1}; {_PLANTED} fuse.plant=kept-region; {_PLANTED} fuse.plant=lost-munmap",
         green=V3,
-        patience=10,
+        patience=20,
     ),
     Check(
         "A30",
@@ -217,7 +217,7 @@ CHECKS = (
         lied_to,
         red=f"{V1}; {_PLANTED} fuse.plant=store-keeps; {_PLANTED} fuse.plant=taken-twice",
         green=V3,
-        patience=10,
+        patience=20,
     ),
     Check(
         "A31",

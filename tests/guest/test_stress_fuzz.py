@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guest import fuzz
@@ -14,6 +14,7 @@ from guest.hostile import Fuzzer
 _SEEDS = st.integers(0, (1 << 32) - 1)
 
 
+@settings(max_examples=20, deadline=None)
 @given(_SEEDS, st.integers(1, 60), st.integers(0, 60))
 def test_a_seed_gives_the_same_steps_however_many_are_taken(seed: int, few: int, more: int) -> None:
     assert list(fuzz.steps(seed, few)) == list(fuzz.steps(seed, few + more))[:few]
@@ -25,6 +26,7 @@ def test_the_steps_of_a_seed_never_change() -> None:
     assert first == [("region", 58548, 53248), ("store", 10163, 4096), ("store", 64717, 7580)]
 
 
+@settings(max_examples=20, deadline=None)
 @given(_SEEDS)
 def test_two_seeds_differ(seed: int) -> None:
     assert list(fuzz.steps(seed, 5)) != list(fuzz.steps(seed + 1, 5))
@@ -54,6 +56,7 @@ def test_every_message_and_deed_has_a_method() -> None:
         assert callable(getattr(Fuzzer, f"_do_{kind.replace(' ', '_')}"))
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.integers(0, (1 << 64) - 1))
 def test_signed_keeps_the_low_bits(value: int) -> None:
     assert fuzz.signed(value, 32) % (1 << 32) == value % (1 << 32)
