@@ -69,17 +69,20 @@ def seen_red(proving: Proving) -> list[str]:
     shown = evidence.kept(evidence.load(file, Shown), keys)
     missing = {key: case for key, case in keys.items() if key not in shown}
     proving.progress.note(f"seen-red: {len(shown)} of {len(keys)} cases shown before")
-    built = {
-        name: build.build(variants[name], proving.lab, proving.cache, proving.progress)
-        for name in dict.fromkeys(case.variant for case in missing.values())
-    }
-    for place in dict.fromkeys((case.variant, case.options) for case in missing.values()):
-        here = {k: case for k, case in missing.items() if (case.variant, case.options) == place}
-        shown |= _show(here, built[place[0]], proving)
+    for variant, options in _places(missing.values()):
+        here = {k: c for k, c in missing.items() if (c.variant, c.options) == (variant, options)}
+        image = build.build(variants[variant], proving.lab, proving.cache, proving.progress)
+        shown |= _show(here, image, proving)
         evidence.store(file, "seen-red", [shown[key] for key in keys if key in shown])
     ordered = [shown[key] for key in keys]
     evidence.write(file.with_suffix(".md"), evidence.seen_red_page(ordered, checks))
     return [evidence.problem(one) for one in ordered if not one.held]
+
+
+def _places(missing: Iterable[Case]) -> list[tuple[str, tuple[str, ...]]]:
+    """Image and options of every boot that is to be made; the slow kernels come last."""
+    places = dict.fromkeys((case.variant, case.options) for case in missing)
+    return sorted(places, key=lambda place: "config:debug" in place[0])
 
 
 def _variant(proving: Proving, case: Case) -> Variant:
