@@ -29,6 +29,8 @@ from patchlab.errors import LostInstrument
 from patchlab.guest import Console, Guest, GuestCrashed, GuestTimedOut, connect
 from patchlab.model import BootKind, Clock, Image, Limits, Machine, Root
 
+DEBUG = "debug"  # the fragment that makes a kernel argue back: kernels/config/debug.config
+
 GUEST_CODE = Path(__file__).parent.parent / "guest"
 SHARE = "/run/lab"  # where the guest sees its read-only share
 ICOUNT_SHIFT = 1  # one instruction is 2**1 ns of guest time
@@ -146,7 +148,7 @@ def kernel_options(start: Start) -> list[str]:
         # There, too, a guest's TSC was calibrated against the PIT and came out 4.5 times too
         # slow, so that its clock ran ahead of every deadline. The HPET is QEMU's own clock.
         options += ["tsc=unstable"]
-    if "debug" in start.image.fragments:
+    if DEBUG in start.image.fragments:
         # A host that gives a vCPU no time for 20 s is no lockup of the guest.
         options += ["watchdog_thresh=60"]
     if start.gdb:

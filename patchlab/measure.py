@@ -29,8 +29,7 @@ from patchlab.model import (
 )
 from patchlab.progress import Step
 
-# KASAN and lockdep under TCG, by the time to the agent's first reply: kernels/config/debug.config
-_DEBUG = "debug"
+# KASAN and lockdep under TCG, by the time to the agent's first reply.
 _SLOWER = 6
 
 
@@ -178,7 +177,7 @@ def _prepare(feature: str, task: Task, running: machine.Running, lab: Lab) -> st
 
 def patient(lab: Lab, image: Image) -> Lab:
     """The lab with the deadlines for this image: those of a debug kernel are longer."""
-    if _DEBUG not in image.fragments:
+    if machine.DEBUG not in image.fragments:
         return lab
     limits = lab.limits
     longer = {name: _SLOWER * getattr(limits, name) for name in ("boot", "check", "poweroff")}
