@@ -7,15 +7,13 @@ import contextlib
 import errno
 import json
 import os
-import select
 import signal
 import socket
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from guest.fuse.steering import Event, Service
+from guest.fuse.steering import Event, Service, ended_within
 from guest.words import CheckError
 
 # How long a kernel that does nothing is given to show it. Not an upper limit of anything:
@@ -94,7 +92,6 @@ class Puppet:
     def __init__(self, pid: int, channel: socket.socket) -> None:
         self.pid = pid
         self._channel = channel
-        self._process = os.pidfd_open(pid)
         self._reaped = False
 
     def start(self, name: str, *arguments: Any) -> None:
@@ -119,20 +116,12 @@ class Puppet:
         """Seconds from SIGKILL to its end, or None when it did not end in time."""
         if self._reaped:
             return 0.0
-        begun = time.monotonic()
-        os.kill(self.pid, signal.SIGKILL)
-        poll = select.poll()
-        poll.register(self._process, select.POLLIN)
-        if not poll.poll(seconds * 1000):
-            return None
-        took = time.monotonic() - begun
-        os.waitpid(self.pid, 0)
-        self._reaped = True
+        took = ended_within(self.pid, seconds)
+        self._reaped = took is not None
         return took
 
     def close(self) -> None:
         self.kill(0.5)
-        os.close(self._process)
         self._channel.close()
 
 

@@ -165,6 +165,7 @@ def test_the_key_follows_the_agents_code_but_not_other_features(tmp_path: Path) 
 
     assert before == desk.agent_code(GUEST_CODE, "virtio_pmem")
     assert after_change_to("features/fuse_writable_mmap.py") == before
+    assert after_change_to("hostile.py") == before  # the feature imports it nowhere
     seen = [before]
     for name in ("features/virtio_pmem_times.py", "features/virtio_pmem.py", "libc.py", "start.sh"):
         seen.append(after_change_to(name))

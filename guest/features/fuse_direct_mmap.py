@@ -16,6 +16,7 @@ from guest.features import fuse_direct_mmap_beside as beside
 from guest.features import fuse_direct_mmap_descriptors as descriptors
 from guest.features import fuse_direct_mmap_lifetime as lifetime
 from guest.features import fuse_direct_mmap_regions as regions
+from guest.features import fuse_direct_mmap_servers as servers
 from guest.features import fuse_direct_mmap_stress as stress
 from guest.features.fuse_direct_mmap_times import METRICS
 from guest.fuse import direct
@@ -31,7 +32,7 @@ def prepare(_settings: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-_ROOMS = (basics, beside, descriptors, lifetime, regions, stress)
+_ROOMS = (basics, beside, descriptors, lifetime, regions, servers, stress)
 CHECKS = tuple(
     sorted(
         (check for room in _ROOMS for check in room.CHECKS),

@@ -84,8 +84,12 @@ def asked(target: Target, op: Op = Op.MMAP) -> list[Event]:
 def newest(target: Target) -> Mapped:
     """The mapping that was asked for last."""
     found = target.service.mappings()
-    need(bool(found), f"the server was asked for no mapping: {story(target.service.log())}")
+    need(bool(found), f"the server was asked for no mapping: {story_of(target)}")
     return found[-1]
+
+
+def story_of(target: Target) -> str:
+    return story(target.service.log())
 
 
 def ends(target: Target, unique: int) -> list[str]:
@@ -96,7 +100,7 @@ def ends(target: Target, unique: int) -> list[str]:
 def quiet(target: Target, op: Op, what: str, *, count: int = 0) -> None:
     """No more than ``count`` of these come, however long one listens."""
     more = target.service.wait(op, count + 1, seconds=LISTEN)
-    need(not more, f"{op.name} {what}: {story(target.service.log())}")
+    need(not more, f"{op.name} {what}: {story_of(target)}")
 
 
 def one_end_each(target: Target, seconds: float = 5.0) -> int:

@@ -39,7 +39,6 @@ BARE_MAPS = 300  # a turn, where no server has a part in it: several timer ticks
 # (1,000,000 instructions), so that most samples have none in them.
 TURNS = 2
 _HUGE = 2 << 20
-_MAP_ANONYMOUS = 0x20
 _NAME = "direct-io"
 
 Made = Callable[[Context, int], AbstractContextManager[Bench]]
@@ -93,7 +92,7 @@ class _Place:
     """
 
     def __init__(self) -> None:
-        flags = PRIVATE | _MAP_ANONYMOUS | MAP_NORESERVE
+        flags = PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
         self._reserved = Map(-1, SIZE + 2 * _HUGE, 0, flags)
         self._at = -(-self._reserved.address // _HUGE) * _HUGE + PAGE
         self._flags = flags

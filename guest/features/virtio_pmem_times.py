@@ -9,6 +9,7 @@ finds an allocated block and starts no transaction for it.
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -23,7 +24,6 @@ POINT = Path("/mnt/pmem0")
 _PAGES = 512  # a turn
 _PART = _PAGES * PAGE  # bytes a turn
 _HUGE = 2 << 20
-_MAP_ANONYMOUS = 0x20
 _CHUNK = bytes(1 << 20)
 
 
@@ -56,7 +56,7 @@ class _Window:
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
-        self.reserved = Map(-1, _PART + 2 * _HUGE, 0, PRIVATE | _MAP_ANONYMOUS | MAP_NORESERVE)
+        self.reserved = Map(-1, _PART + 2 * _HUGE, 0, PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
         self.at = -(-self.reserved.address // _HUGE) * _HUGE + PAGE
         self.map: Map
 
@@ -66,7 +66,7 @@ class _Window:
 
     def close(self) -> None:
         # Put the reservation back; an unmapped hole could be given to somebody else.
-        Map(-1, _PART, 0, PRIVATE | _MAP_ANONYMOUS | MAP_NORESERVE, at=self.at)
+        Map(-1, _PART, 0, PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE, at=self.at)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ control channel (one JSON object a line, each answered by one line).
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -17,10 +18,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from guest import libc
+from guest.fuse import errands
 from guest.fuse import protocol as p
 from guest.fuse.protocol import Op
 
@@ -77,6 +80,7 @@ class Server:
         self.facts = {"major": 0, "minor": 0, "offered": 0, "agreed": 0}
         self.opened = 0  # files opened so far; a file handle is a number of its own
         self.spoiling: tuple[int, int] = (0, 0)  # after the reply to this op, so many bad reads
+        self.errand: Callable[[], object] | None = None  # done once, when a READ came
         self.handlers: dict[int, Handler] = {
             Op.INIT: self.init,
             Op.CUSE_INIT: self.cuse_init,
@@ -106,6 +110,7 @@ class Server:
             "set": self.do_set,
             "spoil": self.do_spoil,
             "write": self.do_write,
+            "errand": self.do_errand,
         }
 
     # ------------------------------------------------------------ requests
@@ -148,6 +153,14 @@ class Server:
 
         return receive
 
+    def _run_errand(self, errand: Callable[[], object]) -> None:
+        self.errand = None
+        # The control channel must go on, whatever this waits for.
+        self.changed.release()
+        with contextlib.suppress(OSError):
+            errand()
+        self.changed.acquire()
+
     def _splicing(self) -> Callable[[], object]:
         reading, writing = os.pipe()
         libc.size_pipe(reading, len(self.buffer))
@@ -158,6 +171,8 @@ class Server:
     def answer(self, opcode: int, unique: int, node: int, length: int) -> None:
         if self.options.record:
             self.note("request", opcode, unique, node)
+        if self.errand and opcode == Op.READ:
+            self._run_errand(self.errand)
         if opcode in p.NO_REPLY:
             if opcode in self.told:
                 self.told[opcode](node, length)
@@ -341,6 +356,12 @@ class Server:
         """After the next reply to ``after``, ``count`` reads go into memory that faults."""
         with self.changed:
             self.spoiling = (after, count)
+        return {}
+
+    def do_errand(self, kind: str, path: str, offset: int) -> dict[str, Any]:
+        """The next READ is answered after this, by the thread that serves and no other."""
+        with self.changed:
+            self.errand = partial(errands.KINDS[kind], path, offset)
         return {}
 
     def do_write(self, message: str) -> dict[str, Any]:

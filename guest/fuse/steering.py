@@ -6,8 +6,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import socket
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,23 @@ class Event:
     @property
     def request(self) -> bool:
         return self.event == "request"
+
+
+def ended_within(pid: int, seconds: float) -> float | None:
+    """SIGKILL to a child: seconds until it is reaped, or None when it lives on."""
+    begun = time.monotonic()
+    os.kill(pid, signal.SIGKILL)
+    process = os.pidfd_open(pid)
+    try:
+        poll = select.poll()
+        poll.register(process, select.POLLIN)
+        if not poll.poll(seconds * 1000):
+            return None
+    finally:
+        os.close(process)
+    took = time.monotonic() - begun
+    os.waitpid(pid, 0)
+    return took
 
 
 class Service:
@@ -109,6 +128,13 @@ class Service:
     def spoil(self, after: Op, count: int = 1) -> None:
         """After the server's next reply to ``after``, its next reads fault (EFAULT)."""
         self._order("spoil", after=after, count=count)
+
+    def errand(self, kind: str, path: Path, offset: int = 0) -> None:
+        """Before it answers the next READ, the thread that serves does this itself.
+
+        ``map`` maps a page of the file, ``read`` reads one byte of it; both at ``offset``.
+        """
+        self._order("errand", kind=kind, path=str(path), offset=offset)
 
     def write(self, message: bytes) -> int:
         """The server writes these bytes to the kernel as they are; 0 or the errno."""
@@ -214,6 +240,12 @@ class Service:
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
             self._alive = False
+
+    def end(self, seconds: float) -> float | None:
+        """kill(), with a limit: seconds from SIGKILL to its end, or None when it lives on."""
+        took = ended_within(self.pid, seconds)
+        self._alive = self._alive and took is None
+        return took
 
     def close(self) -> None:
         # Abort first: whatever a check left hanging must not hang the end.

@@ -3,15 +3,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from modulefinder import ModuleFinder
 from pathlib import Path
 
 import msgspec
 
 from patchlab import console, kvm, machine, measure, proc, root
 from patchlab.errors import LabError
-from patchlab.model import BootKind, BootRecord, CheckInfo, Clock, Image, Lab
+from patchlab.model import BootKind, BootRecord, CheckInfo, Clock, Image, Lab, Machine
 from patchlab.paths import Cache
 from patchlab.progress import Progress
 from patchlab.store import content
@@ -37,19 +38,37 @@ class Proving:
 
 
 def machine_key(lab: Lab) -> bytes:
-    return msgspec.json.encode((root.key(lab.machine), lab.machine))
+    """Names the machine by what differs from its defaults: a new setting changes no key."""
+    plain = {field.name: field.default for field in fields(Machine)}
+    said = {name: getattr(lab.machine, name) for name in plain}
+    chosen = {name: value for name, value in said.items() if value != plain[name]}
+    return msgspec.json.encode((root.key(lab.machine), chosen))
 
 
 def agent_code(folder: Path, feature: str) -> str:
-    """A digest of the agent's code without the modules of other features."""
-    files = sorted(
-        file
-        for file in folder.rglob("*")
-        if file.suffix in (".py", ".sh")
-        and (file.parent.name != "features" or file.stem.startswith((feature, "__init__")))
+    """A digest of the code that the agent runs for one feature.
+
+    That is what agent.py and the feature's modules import, and what they import in turn; the
+    modules of other features, which agent.py imports too, are left out.
+    """
+    folder = folder.resolve()
+    features = folder / "features"
+    others = {file.stem for file in features.glob("*.py") if not file.stem.startswith(feature)}
+    finder = ModuleFinder(
+        path=[str(folder.parent)],
+        excludes=[f"{features.parent.name}.features.{name}" for name in others - {"__init__"}],
     )
+    finder.run_script(str(folder / "agent.py"))
+    for file in sorted(features.glob(f"{feature}*.py")):
+        finder.import_hook(f"{folder.name}.features.{file.stem}")
+    origins = (vars(module)["__file__"] for module in finder.modules.values())
+    files = {Path(origin) for origin in origins if origin}
     return content.digest(
-        *(part for file in files for part in (str(file.relative_to(folder)), file.read_bytes()))
+        *(
+            part
+            for file in sorted(files | set(folder.glob("*.sh")))
+            for part in (str(file.relative_to(folder)), file.read_bytes())
+        )
     )
 
 
