@@ -10,16 +10,23 @@ from patchlab import config
 from patchlab.commands.desk import Desk
 from patchlab.commands.report import exit_code
 from patchlab.config import names
+from patchlab.report import cover
 
 HELP = "compare two arms of a stored run (the newest that has both)"
-EXAMPLE = "runner.py compare base fuse-writable-mmap@control"
+EXAMPLE = "runner.py compare base fuse-writable-mmap@control --format cover"
+FORMATS = ("text", "json", "cover")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("baseline", metavar="A")
     parser.add_argument("candidate", metavar="B")
     parser.add_argument("--run", type=int, metavar="ID", help="a certain run; list shows them")
-    parser.add_argument("--json", action="store_true", help="print the comparison as JSON")
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        default="text",
+        help="text; json; cover: 72 columns for a cover letter",
+    )
 
 
 def run(args: argparse.Namespace, desk: Desk) -> int:
@@ -31,5 +38,8 @@ def run(args: argparse.Namespace, desk: Desk) -> int:
         if arm not in stored.arms:
             raise names.unknown("arm", arm, stored.arms, where=f" in run {stored.id}")
     comparison = comparing.compare(stored, *arms)
-    desk.show("json" if args.json else "text", stored, [comparison])
+    if args.format == "cover":
+        desk.write(cover.render(stored, comparison).rstrip("\n"))
+    else:
+        desk.show(args.format, stored, [comparison])
     return exit_code(stored, [comparison])

@@ -70,7 +70,7 @@ def test_a_run_compares_control_and_base_and_can_be_reported_again(
     assert abs(tmpfs["ratio"]) < 0.01
     page = (small.parent / "results" / "report.html").read_text()
     assert CONTROL in page and "<script" not in page
-    again = runner(small, "compare", "base", CONTROL, "--json")
+    again = runner(small, "compare", "base", CONTROL, "--format", "json")
     assert json.loads(again.stdout)["comparisons"] == [comparison]
     assert runner(small, "report", "--format", "text").stdout.count("B.tmpfs_store") >= 1
 
