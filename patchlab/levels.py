@@ -123,10 +123,10 @@ def arm_level(run: StoredRun, variant: str, metric: MetricInfo) -> ArmLevel:
     return ArmLevel(variant, None, (), outcome, reason)
 
 
-def _boot_value(boot: BootRecord, metric: MetricInfo) -> float:
-    """The boot's statistic in its clock's unit; NaN when nothing is left to take it from."""
+def values_of(boot: BootRecord, metric: MetricInfo) -> list[float]:
+    """The samples that count, in ns a unit: no warm-up, and under icount none that slept."""
     icount = boot.clock is Clock.ICOUNT
-    values = [
+    return [
         sample.value
         for sample in boot.samples
         if (sample.feature, sample.metric) == (metric.feature, metric.id)
@@ -134,10 +134,15 @@ def _boot_value(boot: BootRecord, metric: MetricInfo) -> float:
         and not (icount and sample.idle)
         and math.isfinite(sample.value)
     ]
+
+
+def _boot_value(boot: BootRecord, metric: MetricInfo) -> float:
+    """The boot's statistic in its clock's unit; NaN when nothing is left to take it from."""
+    values = values_of(boot, metric)
     if not values:
         return math.nan
     value = stats.boot_statistic(values, statistic_of(metric, boot.clock))
-    return value / NS_PER_INSTRUCTION if icount else value
+    return value / NS_PER_INSTRUCTION if boot.clock is Clock.ICOUNT else value
 
 
 def _why_unmeasured(boots: Sequence[BootRecord], metric: MetricInfo) -> tuple[Outcome | None, str]:
