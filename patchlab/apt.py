@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from patchlab import proc
+from patchlab import proc, scratch
 from patchlab.errors import LostInstrument, MissingTool
 from patchlab.paths import Cache
 from patchlab.store import content
@@ -162,7 +162,10 @@ def _ask(package: str) -> Candidate:
         ["apt-cache", "show", "--no-all-versions", package], deadline=_QUERY, ok=(0, _UNKNOWN)
     )
     fields = _fields(answer.output)
-    if answer.code == _UNKNOWN or not {"Version", "SHA256"} <= fields.keys():
+    # For a name with a dot that it does not know, apt shows what matches it as a pattern:
+    # on Debian 13 linux-source-6.12 for linux-source-6.1.
+    known = answer.code != _UNKNOWN and fields.get("Package") == package
+    if not known or not {"Version", "SHA256"} <= fields.keys():
         raise MissingTool(
             f"apt knows no package {package}",
             hint="apt-get update (as root); linux-source-6.12 is in Debian 12 "
@@ -191,11 +194,11 @@ def _drop_folder() -> Iterator[Path]:
     It is below the system's folder for temporary files, because the cache may be below a
     home that this user cannot enter.
     """
-    with tempfile.TemporaryDirectory(prefix="patchlab-apt-") as name:
+    with scratch.folder("drop") as folder:
         if os.geteuid() == 0:
             with contextlib.suppress(LookupError):
-                shutil.chown(name, "_apt")
-        yield Path(name)
+                shutil.chown(folder, "_apt")
+        yield folder
 
 
 def _sha256(path: Path) -> str:

@@ -10,16 +10,19 @@ that the .config does not name at all.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 import msgspec
 
-from patchlab.config import toml
+from patchlab.config import fragments, toml
+from patchlab.config.lines import KeyPath, scan
 from patchlab.errors import BuildError, UsageError
+from patchlab.model import Base
 
 NOT_SET = "n"
 _LINE = re.compile(r"CONFIG_(?P<name>\w+)=(?P<value>.*)|# CONFIG_(?P<off>\w+) is not set", re.ASCII)
@@ -48,6 +51,21 @@ class Wanted:
 class Merged:
     wanted: tuple[Wanted, ...]  # one an option, the last that was said
     conflicts: tuple[tuple[Wanted, Wanted], ...]  # (earlier, later), with unequal values
+    declared: tuple[Declared, ...] = ()  # taken out of wanted: see declare()
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """A wanted line that a base's [options] says its kernel cannot have as it stands."""
+
+    wanted: Wanted  # as the fragment has it
+    new: str  # what the option is called there; "" when there is none
+    where: str  # the declaration's file and line
+
+    @property
+    def text(self) -> str:
+        what = f"renamed to CONFIG_{self.new}" if self.new else "absent"
+        return f"{self.where}: CONFIG_{self.wanted.option} is declared {what}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +105,9 @@ def read_fragment(file: Path) -> tuple[Wanted, ...]:
 
 
 def fragment_files(kernels: Path, names: Iterable[str]) -> tuple[Path, ...]:
-    return tuple(kernels / "config" / f"{name}.config" for name in names)
+    """The files of config fragments: beside the bases, or in a folder of $PATCHLAB_CONFIG."""
+    known = fragments.index(kernels)
+    return tuple(known.get(name, kernels / "config" / f"{name}.config") for name in names)
 
 
 def merge(fragments: Iterable[Iterable[Wanted]]) -> Merged:
@@ -100,6 +120,42 @@ def merge(fragments: Iterable[Iterable[Wanted]]) -> Merged:
             conflicts.append((earlier, wanted))
         last[wanted.option] = wanted
     return Merged(tuple(last.values()), tuple(conflicts))
+
+
+def declare(merged: Merged, base: Base) -> Merged:
+    """Put what the base's [options] says in place of the wanted lines that it names.
+
+    Raises UsageError when a renamed option is wanted with another value under its new name.
+    """
+    renamed, absent = base.options.renamed, base.options.absent
+    kept = {w.option: w for w in merged.wanted if w.option not in {*renamed, *absent}}
+    declared = []
+    for wanted in merged.wanted:
+        if wanted.option in kept:
+            continue
+        new = renamed.get(wanted.option, "")
+        one = Declared(wanted, new, _declaration(base.file, wanted.option))
+        declared.append(one)
+        if new:
+            moved = replace(wanted, option=new)
+            other = kept.setdefault(new, moved)
+            if other.value != moved.value:
+                message = f"{one.text}, which {other} wants to be {other.value}, not {moved.value}"
+                raise UsageError(message, hint="take one of the two lines out of its fragment")
+    return replace(merged, wanted=tuple(kept.values()), declared=tuple(declared))
+
+
+def _declaration(file: Path, option: str) -> str:
+    """Where [options] of a base's file names the option."""
+    lines: Mapping[KeyPath, int] = {}
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        lines = scan(file.read_text(encoding="utf-8"))
+    paths = [
+        ("options", table, name)
+        for table in ("renamed", "absent")
+        for name in (option, f"CONFIG_{option}")
+    ]
+    return f"{toml.shown(file)}:{next((lines[p] for p in paths if p in lines), 1)}"
 
 
 def overlay(config: str, wanted: Sequence[Wanted]) -> str:
@@ -119,22 +175,47 @@ def configure(tree: Path, merged: Merged, make: Callable[[str], object]) -> str:
     """Write ``tree/.config``: tinyconfig and the wanted options over it; gives its text.
 
     ``make`` runs one target in ``tree``. Raises BuildError that names each wanted option
-    that did not survive, where it is wanted, what it got, and what it depends on.
+    that did not survive, where it is wanted, what it got, and what it depends on; and each
+    declared one that does survive, for then its declaration is out of date.
     """
     file = tree / ".config"
     make("tinyconfig")
-    replace_file(file, overlay(read_inside(tree, ".config"), merged.wanted))
+    lines = (*merged.wanted, *(one.wanted for one in merged.declared))
+    replace_file(file, overlay(read_inside(tree, ".config"), lines))
     make("olddefconfig")
     text = read_inside(tree, ".config")
-    if gone := lost(merged.wanted, parse(text)):
+    have = parse(text)
+    if gone := lost(merged.wanted, have):
         raise BuildError(
             "\n".join(
                 [f"{len(gone)} wanted option(s) did not survive make olddefconfig:"]
                 + [f"  {_explained(tree, option)}" for option in gone]
             ),
-            hint="want what it depends on too, or take the line out of the fragment",
+            hint="want what it depends on too, or take the line out of the fragment; one that this "
+            "kernel calls otherwise or no longer has is declared in [options] of the base",
+        )
+    if rotten := stale(merged.declared, have, lambda option: _definition(tree, option) is not None):
+        raise BuildError(
+            "\n".join(["declared option(s) that need no declaration:", *rotten]),
+            hint="take the line out of [options] of the base, or correct it",
         )
     return text
+
+
+def stale(
+    declared: Iterable[Declared], have: Mapping[str, str], defined: Callable[[str], bool]
+) -> list[str]:
+    """What is wrong with the declarations, one line each, once the .config is known."""
+    found = []
+    for one in declared:
+        got = have.get(one.wanted.option, NOT_SET)
+        if one.new and one.wanted.option in have:
+            found.append(f"  {one.text}, and this kernel has it (it is {got})")
+        elif one.new and one.wanted.value == NOT_SET and not defined(one.new):
+            found.append(f"  {one.text}, which no Kconfig file of this source defines")
+        elif not one.new and got == one.wanted.value:
+            found.append(f"  {one.text}, and it is {got}, as {one.wanted} wants it")
+    return found
 
 
 def read_inside(tree: Path, name: str) -> str:
@@ -163,6 +244,16 @@ def _explained(tree: Path, option: Lost) -> str:
 
 def _dependencies(tree: Path, option: str) -> str:
     """What its first definition depends on, in Kconfig's words. Enclosing menus are not seen."""
+    found = _definition(tree, option)
+    if found is None:
+        return "no Kconfig file of this source defines it"
+    file, block = found
+    depends = [" ".join(words.split()) for words in _DEPENDS.findall(block)]
+    return f"depends on {' and '.join(depends) or 'nothing of its own'} ({file.relative_to(tree)})"
+
+
+def _definition(tree: Path, option: str) -> tuple[Path, str] | None:
+    """Where the option is first defined: the file, and the lines that define it."""
     for file in sorted(tree.rglob("Kconfig*")):
         if file.is_symlink() or not file.is_file():
             continue
@@ -170,11 +261,8 @@ def _dependencies(tree: Path, option: str) -> str:
         for match in _DEFINITION.finditer(text):
             if match[1] == option:
                 following = _DEFINITION.search(text, match.end())
-                block = text[match.end() : following.start() if following else None]
-                depends = [" ".join(found.split()) for found in _DEPENDS.findall(block)]
-                where = f"{file.relative_to(tree)}"
-                return f"depends on {' and '.join(depends) or 'nothing of its own'} ({where})"
-    return "no Kconfig file of this source defines it"
+                return file, text[match.end() : following.start() if following else None]
+    return None
 
 
 # ------------------------------------------------- against the distribution's config

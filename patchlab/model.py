@@ -7,7 +7,7 @@ The words are those of docs/architecture.md; there are no synonyms.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
@@ -66,6 +66,50 @@ class DebianSource:
 
 
 @dataclass(frozen=True, slots=True)
+class DebSource:
+    """A Debian kernel source package that is a file: of a suite that this host's apt has not."""
+
+    file: Path
+    sha256: str
+    tarball: str = ""  # path inside the package; "" is its only usr/src/linux-source-*.tar.*
+
+
+@dataclass(frozen=True, slots=True)
+class TarballSource:
+    """A source tree as one archive: .tar, .tar.xz, .tar.gz or .tar.zst."""
+
+    file: Path
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class GitSource:
+    """A commit of a user's repository, which is only ever read."""
+
+    repository: Path
+    ref: str
+
+
+@dataclass(frozen=True, slots=True)
+class DirectorySource:
+    """A user's plain source tree, perhaps changed and built in. It is copied, never written to."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSource:
+    """A kernel that is built already: it is booted, and nothing else."""
+
+    bzimage: Path
+    config: Path | None = None
+    vmlinux: Path | None = None
+
+
+Source = DebianSource | DebSource | TarballSource | GitSource | DirectorySource | ImageSource
+
+
+@dataclass(frozen=True, slots=True)
 class ReferenceConfig:
     """The distribution's own .config that the slim one is held against."""
 
@@ -74,14 +118,26 @@ class ReferenceConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class Options:
+    """Wanted options that this base's kernel has under another name, or no longer has."""
+
+    renamed: Mapping[str, str] = field(default_factory=dict)  # old -> new, without CONFIG_
+    absent: Mapping[str, str] = field(default_factory=dict)  # option -> why
+
+
+@dataclass(frozen=True, slots=True)
 class Base:
     name: str
     title: str
     file: Path
-    source: DebianSource
-    fragments: tuple[str, ...]  # names in kernels/config, without .config, merged in this order
+    source: Source
+    fragments: tuple[str, ...]  # names of config fragments, merged in this order
     build_steps: int  # how many steps a cold build takes, for the time left
     reference: ReferenceConfig | None = None
+    options: Options = field(default_factory=Options)
+    # What the source was when this Base was first asked: one command builds all of its
+    # variants from one state, also when the user goes on editing. Written by source.find().
+    seen: dict[str, object] = field(init=False, compare=False, repr=False, default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +159,7 @@ class Revision:
     patches: tuple[Patch, ...]
     min_context: int  # lines of context that must match; 3 asks for all of them
     about: str = ""
+    origin: Path | None = None  # the user's own file or folder, which is in no series.toml
 
     def __str__(self) -> str:
         return f"{self.series}@{self.name}"
@@ -219,9 +276,9 @@ class SourceTree:
 
     folder: Path
     key: str
-    package: str
-    version: str  # the package's version: 6.12.117-1~deb12u1
-    sha256: str  # of the package file, as apt verified it
+    package: str  # the Debian package; "git", "tarball", "directory" of the other kinds
+    version: str  # the package's version: 6.12.117-1~deb12u1; 1a2b3c4d5e6f (ref v6.13)
+    sha256: str  # of the package or archive, as verified; "" of a git commit
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +299,7 @@ class Image:
     variant: str
     folder: Path
     release: str  # uname -r
-    source_package: str
+    source_package: str  # as in SourceTree; "image" when nothing was built
     source_version: str
     patches: tuple[AppliedPatch, ...]
     fragments: tuple[str, ...]
@@ -421,3 +478,5 @@ class StoredRun:
     metrics: tuple[MetricInfo, ...]
     asked: tuple[Asked, ...] = ()  # the review ledgers of the arms' series
     rules: tuple[RuleResult, ...] = ()
+    kinds: tuple[BootKind, ...] = (BootKind.CHECK, BootKind.BENCH)  # of the boots it makes
+    ground: Mapping[str, str] = field(default_factory=dict)  # what a boot means: resume.py

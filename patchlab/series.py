@@ -120,12 +120,15 @@ def _refusal(
     before: Sequence[AppliedPatch],
     said: str,
 ) -> PatchError:
-    message = f"{revision}: {patch.file} does not apply"
+    file = f"{patch.file.name} of {revision.origin}" if revision.origin else patch.file
+    message = f"{revision}: {file} does not apply"
     for match in _REFUSED.finditer(said):
         message += f"\n  {_place(match['file'], int(match['line']), contents)}"
         message += _others(match["file"], revision, before)
     errors = [line for line in said.splitlines() if line.startswith("error: ")]
     message += "\n" + "\n".join(f"  {_printable(line)}" for line in errors or said.splitlines())
+    if revision.origin:
+        return PatchError(message, hint=f"rebase it on the source of {revision.bases[0]}")
     allowed = f"min_context = {revision.min_context}"
     return PatchError(
         message,

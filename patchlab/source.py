@@ -4,53 +4,107 @@
 from __future__ import annotations
 
 import lzma
-from collections.abc import Mapping
+import os
 from pathlib import Path
 
-import msgspec
-
-from patchlab import apt, kconfig, pristine, proc
-from patchlab.errors import LostInstrument
-from patchlab.model import Base, DebianSource, SourceTree
+from patchlab import apt, kconfig, pristine
+from patchlab.errors import UsageError
+from patchlab.model import (
+    Base,
+    DebianSource,
+    DebSource,
+    DirectorySource,
+    GitSource,
+    SourceTree,
+    TarballSource,
+)
 from patchlab.paths import Cache
 from patchlab.progress import Progress
+from patchlab.sources import archive, debian, directory, git, image
+from patchlab.sources.found import TREE, Found
 from patchlab.store import content
 
-_TREE = "tree"
-_MANIFEST = "source.json"
 _CONFIG = "config"
-_UNPACK = 1800.0
-_RECIPE = "2"  # part of every key: raise it when an entry gets other files
+_DATE = 1_000_000_000  # seconds: 2001-09-09
 
 
-class _Manifest(msgspec.Struct):
-    package: str
-    version: str
-    sha256: str
+def find(base: Base, cache: Cache) -> Found:
+    """What the source of ``base`` is right now; the first answer holds for this Base.
+
+    Fast but for the first time that a file or folder is seen, which is then read. Raises
+    UsageError, with file and line, for a file, folder, commit or digest that is not there,
+    and MissingTool when apt does not know the package.
+    """
+    where = str(cache.folder)
+    found = base.seen.get(where)
+    if not isinstance(found, Found):
+        try:
+            found = base.seen[where] = _find(base, cache)
+        except OSError as error:
+            hint = "the lab reads it as you: look at its owner and mode"
+            raise UsageError(f"base '{base.name}': {error}", hint=hint) from error
+    return found
+
+
+def _find(base: Base, cache: Cache) -> Found:
+    match base.source:
+        case DebianSource() as source:
+            return debian.find(base, source, cache)
+        case DebSource() as source:
+            return archive.find_deb(base, source, cache)
+        case TarballSource() as source:
+            return archive.find_tarball(base, source, cache)
+        case GitSource() as source:
+            return git.find(base, source, cache)
+        case DirectorySource() as source:
+            return directory.find(base, source, cache)
+        case source:
+            return image.find(base, source, cache)
 
 
 def key(base: Base, cache: Cache) -> str:
-    """Names the source by package, version and the tarball taken from it.
-
-    Asks apt which version it is, so a new point release is a new source. Raises
-    MissingTool when apt does not know the package.
-    """
-    version = apt.candidate(base.source.package, cache).version
-    return _key(base.source.package, version, base.source.tarball)
+    """Names the content of the source. Raises what find() raises."""
+    return find(base, cache).key
 
 
 def fetch(base: Base, cache: Cache, progress: Progress) -> SourceTree:
     """The source tree of ``base``, from the cache or fetched now (a minute or two).
 
-    Raises MissingTool when apt does not know the package, LostInstrument when it cannot be
-    fetched or unpacked.
+    Raises what find() raises, LostInstrument when it cannot be fetched or unpacked, and
+    UsageError when it turns out to be no kernel's source. Then nothing is published.
     """
-    name = key(base, cache)
-    folder = content.publish(
-        cache.room("sources"), name, lambda to: _unpack(base.source, to, progress)
-    )
-    manifest = msgspec.json.decode((folder / _MANIFEST).read_bytes(), type=_Manifest)
-    return SourceTree(folder / _TREE, name, manifest.package, manifest.version, manifest.sha256)
+    found = find(base, cache)
+
+    def fill(to: Path) -> None:
+        found.fill(to, cache, progress)
+        if not isinstance(base.source, DebianSource):
+            _date(to / TREE)
+        pristine.record(to / TREE)
+
+    folder = content.publish(cache.room("sources"), found.key, fill)
+    return SourceTree(folder / TREE, found.key, found.package, found.version, found.sha256)
+
+
+def _date(tree: Path) -> None:
+    """Give every file one old date: make goes by dates, and a user's may lie in the future."""
+    for folder, _, names in os.walk(tree):
+        for name in names:
+            os.utime(f"{folder}/{name}", (_DATE, _DATE), follow_symlinks=False)
+
+
+def words(base: Base) -> str:
+    """The source as its TOML file declares it, in a few words; nothing is looked at."""
+    match base.source:
+        case DebianSource() as source:
+            return f"Debian {source.package}"
+        case DebSource() | TarballSource() as source:
+            return f"{'package' if isinstance(source, DebSource) else 'tarball'} {source.file.name}"
+        case GitSource() as source:
+            return f"git {source.repository}, ref {source.ref}"
+        case DirectorySource() as source:
+            return f"directory {source.path}"
+        case source:
+            return f"image {source.bzimage}"
 
 
 def reference_config(base: Base, cache: Cache) -> dict[str, str] | None:
@@ -67,50 +121,9 @@ def reference_config(base: Base, cache: Cache) -> dict[str, str] | None:
         packed.unlink()
         deb.path.unlink()
 
-    name = _key(reference.package, version, reference.path)
+    name = debian.key_of(reference.package, version, reference.path)
     folder = content.publish(cache.room("sources"), name, unpack)
     return kconfig.parse((folder / _CONFIG).read_text(encoding="utf-8"))
-
-
-def _key(package: str, version: str, member: str) -> str:
-    unique = content.digest(_RECIPE, package, version, member)[:8]
-    # A colon (an epoch) may stand in a version, and not in every path.
-    return f"{package}_{version.replace(':', '~')}_{unique}"
-
-
-def _unpack(source: DebianSource, to: Path, progress: Progress) -> None:
-    with progress.step(f"fetch {source.package}"):
-        deb = apt.download(source.package, to)
-    with progress.step(f"unpack {source.package} {deb.version}"):
-        tarball = apt.extract(deb, source.tarball, to)
-        deb.path.unlink()
-        unpack_tarball(tarball, to / _TREE)
-        tarball.unlink()
-        pristine.record(to / _TREE)
-    _write_manifest(to, deb)
-
-
-def unpack_tarball(tarball: Path, to: Path) -> None:
-    """Unpack without the tarball's single top folder. Raises LostInstrument."""
-    to.mkdir()
-    try:
-        proc.run(
-            ["tar", "-xf", str(tarball), "-C", str(to), "--strip-components=1", "--no-same-owner"],
-            deadline=_UNPACK,
-        )
-    except proc.CommandFailed as error:
-        raise LostInstrument(
-            f"{tarball.name} cannot be unpacked\n{error.tail}", hint="is the disk full? df -h"
-        ) from error
-
-
-def _write_manifest(to: Path, deb: apt.DebFile) -> None:
-    manifest: Mapping[str, str] = {
-        "package": deb.package,
-        "version": deb.version,
-        "sha256": deb.sha256,
-    }
-    (to / _MANIFEST).write_bytes(msgspec.json.encode(manifest))
 
 
 def _plain(packed: Path) -> bytes:

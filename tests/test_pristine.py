@@ -25,6 +25,8 @@ def cache(tmp_path: Path) -> Cache:
         (folder / "tree" / "fs" / "file.c").write_text("int x;\n")
         (folder / "tree" / "Makefile").write_text("all:\n")
         (folder / "tree" / "link").symlink_to("Makefile")
+        for file in ("Makefile", "fs/file.c", "link"):  # make goes by dates: tree.clone()
+            os.utime(folder / "tree" / file, (10**9, 10**9), follow_symlinks=False)
         pristine.record(folder / "tree")
 
     cache = Cache(tmp_path / "cache")

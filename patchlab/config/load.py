@@ -8,35 +8,39 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import patchlab
+from patchlab.config import fragments, sources
 from patchlab.config.lines import KeyPath
 from patchlab.config.machine import limits, machine, sampling
 from patchlab.config.names import require_name, unknown
-from patchlab.config.resolve import fragments, variant
+from patchlab.config.resolve import Place, variant
 from patchlab.config.schema import BaseFile, LabFile
 from patchlab.config.series import load_all
 from patchlab.config.toml import Document, read, shown
 from patchlab.errors import UsageError
-from patchlab.model import Base, DebianSource, Lab, ReferenceConfig, RunPlan, Series, Variant
+from patchlab.model import Base, Lab, ReferenceConfig, RunPlan, Series, Variant
+from patchlab.paths import Cache, default_cache
 
 FEATURES = Path(patchlab.__file__).resolve().parent.parent / "guest" / "features"
 KNOWN_SPLATS = "known-splats.toml"  # beside the bases; console.py reads it
 
 
-def load(path: Path, *, features: Path = FEATURES) -> Lab:
+def load(path: Path, *, features: Path = FEATURES, cache: Cache | None = None) -> Lab:
     """Read lab.toml at ``path`` and everything it names.
 
-    ``features`` is the folder with one module a feature. Raises UsageError, headed by file
+    ``features`` is the folder with one module a feature. ``cache`` keeps the patches of arms
+    that are paths, the user's own by default. Raises UsageError, headed by file
     and line, for the first thing that is wrong in any file of the lab.
     """
     document = read(path, LabFile)
     table = document.table
     folder = path.resolve().parent
     kernels = _folder(document, folder / table.kernels, ("kernels",))
-    known_fragments = fragments(kernels)
+    known_fragments = fragments.index(kernels)
     bases = load_bases(kernels, known_fragments)
     known_features = feature_names(features)
     series = load_all(_patch_folders(document, folder), bases, known_features)
-    names = _Names(bases, series, known_fragments, known_features)
+    place = Place(folder, cache or default_cache())
+    names = _Names(bases, series, known_fragments, known_features, place)
     runs = {name: _run(document, name, names) for name in table.run}
     if table.default not in runs:
         with document.at(("default",)):
@@ -55,7 +59,7 @@ def load(path: Path, *, features: Path = FEATURES) -> Lab:
     )
 
 
-def load_bases(kernels: Path, known_fragments: Collection[str]) -> dict[str, Base]:
+def load_bases(kernels: Path, known_fragments: Mapping[str, Path]) -> dict[str, Base]:
     """Every base in the folder ``kernels``, by name. Raises UsageError."""
     files = sorted(file for file in kernels.glob("*.toml") if file.name != KNOWN_SPLATS)
     return {file.stem: _base(file, known_fragments) for file in files}
@@ -69,6 +73,7 @@ class _Names:
     series: Mapping[str, Series]
     fragments: Collection[str]
     features: Collection[str]
+    place: Place  # where the paths in arms start
 
 
 def _folder(document: Document[LabFile], folder: Path, path: KeyPath) -> Path:
@@ -99,26 +104,21 @@ def _require_distinct(document: Document[LabFile], path: KeyPath, names: Sequenc
             raise document.error((*path, index), f"'{name}' comes twice", hint="name it once")
 
 
-def _base(file: Path, known_fragments: Collection[str]) -> Base:
+def _base(file: Path, known_fragments: Mapping[str, Path]) -> Base:
     document = read(file, BaseFile)
     table = document.table
     with document.at(()):
         require_name("base", file.stem)
-    for index, name in enumerate(table.fragments):
-        with document.at(("fragments", index)):
-            if name not in known_fragments:
-                raise unknown("config fragment", name, known_fragments)
-            if name in table.fragments[:index]:
-                raise UsageError(f"'{name}' comes twice", hint="name it once")
     reference = table.reference
     return Base(
         name=file.stem,
         title=table.title,
         file=file,
-        source=DebianSource(table.source.package, table.source.tarball),
-        fragments=table.fragments,
+        source=sources.source(document),
+        fragments=sources.fragments(document, known_fragments),
         build_steps=table.build_steps,
         reference=ReferenceConfig(reference.package, reference.path) if reference else None,
+        options=sources.options(document, known_fragments),
     )
 
 
@@ -181,4 +181,12 @@ def _baseline(
 
 def _variant(document: Document[LabFile], run: str, names: _Names, text: str) -> Variant:
     table = document.table.run[run]
-    return variant(names.bases, names.series, names.fragments, text, table.base, table.fragments)
+    return variant(
+        names.bases,
+        names.series,
+        names.fragments,
+        text,
+        table.base,
+        table.fragments,
+        names.place,
+    )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The name of a variant -> model.Variant. Decides only; reads nothing but folder listings."""
+"""The name of a variant -> model.Variant. Only a part that is a path is read."""
 
 from __future__ import annotations
 
@@ -7,18 +7,23 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from patchlab.config import fragments, own
 from patchlab.config.names import unknown
 from patchlab.errors import UsageError
-from patchlab.model import Base, Lab, Revision, Series, Variant
+from patchlab.model import Base, ImageSource, Lab, Revision, Series, Variant
+from patchlab.paths import Cache, default_cache
 
 BASE = "base"
 CONFIG = "config:"
-_FORM = "base, series@revision, a@v1 + b@v2, base + config:debug"
+_FORM = "base, series@revision, a@v1 + b@v2, base + config:debug, base + ./my.patch"
 
 
-def fragments(kernels: Path) -> frozenset[str]:
-    """The names of the config fragments: kernels/config/<name>.config."""
-    return frozenset(file.stem for file in (kernels / "config").glob("*.config"))
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the paths in a variant's name start, and where the patches found there are kept."""
+
+    folder: Path
+    cache: Cache
 
 
 def variant(
@@ -28,36 +33,58 @@ def variant(
     text: str,
     base_name: str,
     extra_fragments: Sequence[str] = (),
+    place: Place | None = None,
 ) -> Variant:
     """What ``text`` means on the base ``base_name``; the result's name is canonical.
 
     ``text`` is parts joined by ``+``: ``base`` (first, may be left out before others),
-    ``series@revision`` in the order they are applied, ``config:NAME``. ``extra_fragments``
-    are put before the fragments of ``text``. Raises UsageError for a part that does not
-    exist (its hint lists those that do), that comes twice, or that does not fit the base.
+    ``series@revision`` and paths of a user's own patches in the order they are applied,
+    ``config:NAME``. ``extra_fragments`` are put before the fragments of ``text``; paths start
+    at ``place``. Raises UsageError for a part that does not exist (its hint lists those that
+    do), that comes twice, or that does not fit the base.
     """
+    place = place or Place(Path.cwd(), default_cache())
     if base_name not in bases:
         raise unknown("base", base_name, bases)
     base = bases[base_name]
     parts = _Parts(extra=list(dict.fromkeys(extra_fragments)))
-    for place, part in enumerate(piece.strip() for piece in text.split("+")):
-        parts.add(part, place, series, text)
+    for number, part in enumerate(own.parts(text, place.folder)):
+        known = part.partition("@")[0] in series
+        if not known and (kept := own.kept(part, base_name, place.cache)):
+            parts.add_revision(kept, text)
+        elif own.is_path(part):
+            parts.add_revision(own.revision(part, base_name, place.folder, place.cache), text)
+        else:
+            parts.add(part, number, series, text)
+    _check_image(parts, base)
     for name in parts.extra:
         _check_fragment(name, base, known_fragments)
     for revision in parts.revisions:
-        _check_fits(revision, base, series[revision.series])
+        if revision.origin is None:
+            _check_fits(revision, base, series[revision.series])
     names = [str(revision) for revision in parts.revisions] or [BASE]
     name = " + ".join([*names, *(CONFIG + extra for extra in parts.extra)])
     return Variant(name, base, tuple(parts.revisions), tuple(parts.extra))
 
 
-def find_variant(lab: Lab, text: str) -> Variant:
+def find_variant(lab: Lab, text: str, place: Place | None = None) -> Variant:
     """The variant that a command names, on the base of the lab's default run.
 
-    Any series@revision of the lab will do, also one that is in no run. Raises UsageError.
+    Any series@revision of the lab will do, also one that is in no run. Paths start at the
+    current folder without ``place``. Raises UsageError.
     """
     base = lab.runs[lab.default_run].arms[0].base
-    return variant(lab.bases, lab.series, fragments(lab.kernels), text, base.name)
+    known = fragments.index(lab.kernels)
+    return variant(lab.bases, lab.series, known, text, base.name, place=place)
+
+
+def stored_name(lab: Lab, text: str, stored: Collection[str]) -> str:
+    """An arm's name in the results, from what was typed for a run or what reports show.
+
+    A user's own patches are ``my@1a2b3c4d`` in reports, which is no series@revision.
+    """
+    shown = " + ".join(part.strip() for part in text.split("+"))
+    return shown if shown in stored else find_variant(lab, text).name
 
 
 @dataclass(slots=True)
@@ -73,7 +100,7 @@ class _Parts:
         elif part.startswith(CONFIG):
             self._add_config(part.removeprefix(CONFIG), text)
         else:
-            self._add_revision(_revision(part, series, text), text)
+            self.add_revision(_revision(part, series, text), text)
 
     def _add_config(self, name: str, text: str) -> None:
         if name in self.configs:
@@ -82,7 +109,7 @@ class _Parts:
         if name not in self.extra:
             self.extra.append(name)
 
-    def _add_revision(self, revision: Revision, text: str) -> None:
+    def add_revision(self, revision: Revision, text: str) -> None:
         for other in self.revisions:
             if other.series == revision.series:
                 message = f"{other} and {revision} in '{text}' are of one series"
@@ -108,6 +135,13 @@ def _revision(part: str, series: Mapping[str, Series], text: str) -> Revision:
             return revision
     known = [revision.name for revision in series[series_name].revisions]
     raise unknown("revision", revision_name, known, where=f" of {series_name}")
+
+
+def _check_image(parts: _Parts, base: Base) -> None:
+    if isinstance(base.source, ImageSource) and (parts.revisions or parts.extra):
+        asked = ", ".join([*map(str, parts.revisions), *(CONFIG + name for name in parts.extra)])
+        message = f"base '{base.name}' is an image that is built already: {asked} cannot go into it"
+        raise UsageError(message, hint="name a base with a source: git, directory, tarball, debian")
 
 
 def _check_fragment(name: str, base: Base, known: Collection[str]) -> None:

@@ -41,7 +41,15 @@ Texts = Annotated[
     tuple[Text, ...], Meta(min_length=1, description="an array of one string or more")
 ]
 
-
+Sha256 = Annotated[
+    str, Meta(pattern=r"^[0-9a-f]{64}\Z", description="a SHA-256: 64 lower-case hex digits")
+]
+Ref = Annotated[
+    str, Meta(pattern=r"^[^-\s][^\s]*\Z", description="a commit, branch or tag, without spaces")
+]
+Option = Annotated[
+    str, Meta(pattern=r"^(CONFIG_)?[A-Za-z0-9_]+\Z", description="the name of an option")
+]
 RuleText = Annotated[
     str,
     Meta(
@@ -146,12 +154,50 @@ class LabFile(Table, frozen=True):
 # ---------------------------------------------------------------- kernels/<base>.toml
 
 
-class SourceTable(Table, frozen=True):
-    """``[source]``: where the kernel's source comes from."""
+class DebianTable(Table, frozen=True, tag_field="kind", tag="debian"):
+    """``[source]``: a Debian source package, fetched and verified by the host's apt."""
 
-    kind: Literal["debian"]
     package: Text
     tarball: Text
+
+
+class DebTable(Table, frozen=True, tag_field="kind", tag="deb"):
+    """``[source]``: a Debian source package that is a file."""
+
+    file: Text
+    sha256: Sha256
+    tarball: str = ""
+
+
+class TarballTable(Table, frozen=True, tag_field="kind", tag="tarball"):
+    """``[source]``: a source tree as one archive."""
+
+    file: Text
+    sha256: Sha256
+
+
+class GitTable(Table, frozen=True, tag_field="kind", tag="git"):
+    """``[source]``: a commit of a repository, which is only ever read."""
+
+    repository: Text
+    ref: Ref
+
+
+class DirectoryTable(Table, frozen=True, tag_field="kind", tag="directory"):
+    """``[source]``: a plain source tree, which is copied and never written to."""
+
+    path: Text
+
+
+class ImageTable(Table, frozen=True, tag_field="kind", tag="image"):
+    """``[source]``: a kernel that is built already and only booted."""
+
+    bzimage: Text
+    config: Text | None = None
+    vmlinux: Text | None = None
+
+
+SourceTable = DebianTable | DebTable | TarballTable | GitTable | DirectoryTable | ImageTable
 
 
 class ReferenceTable(Table, frozen=True):
@@ -161,14 +207,22 @@ class ReferenceTable(Table, frozen=True):
     path: Text
 
 
+class OptionsTable(Table, frozen=True):
+    """``[options]``: wanted options that this kernel calls otherwise, or no longer has."""
+
+    renamed: dict[str, Option] = field(default_factory=dict)
+    absent: dict[str, Text] = field(default_factory=dict)
+
+
 class BaseFile(Table, frozen=True):
     """kernels/<base>.toml."""
 
     title: Text
     source: SourceTable
-    fragments: Texts
-    build_steps: Count
+    fragments: tuple[Text, ...] = ()
+    build_steps: Count = 3000
     reference: ReferenceTable | None = None
+    options: OptionsTable = field(default_factory=OptionsTable)
 
 
 # ---------------------------------------------------------------- patches/<series>/series.toml

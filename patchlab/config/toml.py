@@ -65,6 +65,14 @@ def shown(file: Path) -> str:
     return str(file)
 
 
+def user_path(text: str) -> Path:
+    """A path as a user types it: ``~`` is a home; one that nobody has stays as it is."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
+
+
 def text_lines(file: Path) -> list[str]:
     """The lines of a small text file. Raises UsageError when it cannot be read or is not UTF-8."""
     return _text(file).splitlines()
@@ -111,6 +119,9 @@ class _Checker:
     lines: Mapping[KeyPath, int]
 
     def check(self, value: object, kind: Any, path: KeyPath) -> None:
+        if choices := _choices(kind):
+            self.check(value, self._chosen(value, choices, path), path)
+            return
         plain = _plain(kind)
         if _is_struct(plain):
             self._table(value, plain, path)
@@ -126,13 +137,35 @@ class _Checker:
         except msgspec.ValidationError:
             raise self._mismatch(value, kind, path) from None
 
+    def _chosen(
+        self, value: object, choices: Mapping[str, type[msgspec.Struct]], path: KeyPath
+    ) -> type[msgspec.Struct]:
+        """Which of several tables this is: each says so by the same key."""
+        if not isinstance(value, dict):
+            raise self._mismatch(value, next(iter(choices.values())), path)
+        key = _tag(next(iter(choices.values())))[0]
+        said = value.get(key)
+        names = ", ".join(repr(name) for name in choices)
+        if key not in value:
+            message = f"'{key}' is missing {_inside(path)}"
+            hint = f"add {key} = …, one of {names}"
+            raise _error(self.file, self.lines, path, message, hint)
+        if not isinstance(said, str) or said not in choices:
+            at = (*path, key)
+            message = f"{label(at)}: expected one of {names}, got {_got(said)}"
+            raise _error(self.file, self.lines, at, message, did_you_mean(str(said), choices))
+        return choices[said]
+
     def _table(self, value: object, struct: type[msgspec.Struct], path: KeyPath) -> None:
         if not isinstance(value, dict):
             raise self._mismatch(value, struct, path)
         fields = {field.encode_name: field for field in msgspec.structs.fields(struct)}
+        tag = _tag(struct)[0]
         for key, item in value.items():
+            if key == tag:
+                continue
             if key not in fields:
-                raise self._unknown(key, list(fields), path)
+                raise self._unknown(key, [*fields, *([tag] if tag else [])], path)
             self.check(item, fields[key].type, (*path, key))
         for key, field in fields.items():
             if field.required and key not in value:
@@ -178,6 +211,21 @@ def _plain(kind: Any) -> Any:
     if get_origin(kind) in (Union, types.UnionType):
         return next(arg for arg in get_args(kind) if arg is not types.NoneType)
     return kind
+
+
+def _choices(kind: Any) -> dict[str, type[msgspec.Struct]]:
+    """The tables that a union has, by their tag; none for any other type."""
+    if get_origin(kind) not in (Union, types.UnionType):
+        return {}
+    return {name: arg for arg in get_args(kind) if (name := _tag(arg)[1])}
+
+
+def _tag(kind: Any) -> tuple[str, str]:
+    """The key by which a table says that it is this one, and what it says there."""
+    config = getattr(kind, "__struct_config__", None)
+    if config is None or not config.tag:
+        return "", ""
+    return str(config.tag_field), str(config.tag)
 
 
 def _is_struct(kind: Any) -> bool:

@@ -17,6 +17,7 @@ from patchlab import config
 from patchlab.config import schema
 from patchlab.config.toml import read
 from patchlab.errors import UsageError
+from patchlab.model import DebianSource
 
 ROOT = Path(__file__).parent.parent.parent
 TEXT = (ROOT / "lab.toml").read_text(encoding="utf-8")
@@ -29,7 +30,9 @@ def test_the_shipped_lab_loads() -> None:
     assert [arm.name for arm in run.arms] == ["base", "fuse-writable-mmap@control"]
     assert run.baseline == "base"
     assert run.features == ("fuse_writable_mmap", "virtio_pmem")
-    assert lab.bases["linux-6.12"].source.package == "linux-source-6.12"
+    source = lab.bases["linux-6.12"].source
+    assert isinstance(source, DebianSource)
+    assert source.package == "linux-source-6.12"
     series = lab.series["fuse-writable-mmap"]
     assert all(revision.patches for revision in series.revisions)
 
