@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 import traceback
 from pathlib import Path
 
 from rich.console import Console
 
-from patchlab import proc
+from patchlab import full, proc
 from patchlab.commands import VERBS
 from patchlab.commands.desk import Desk
 from patchlab.commands.ui import Terminal
@@ -40,7 +41,14 @@ def main(argv: list[str]) -> int:
         except KeyboardInterrupt:
             proc.terminate_all()
             return _say(errors, "interrupted", "", INTERRUPTED)
-        except Exception:
+        except Exception as error:
+            places = {
+                desk.cache.folder: full.CACHE_REMEDY,
+                desk.results_folder: full.RESULTS_REMEDY,
+                Path(tempfile.gettempdir()): full.TMP_REMEDY,
+            }
+            if no_room := full.located(error, places):
+                return _say(errors, str(no_room), no_room.hint, no_room.exit_code)
             said = f"{traceback.format_exc()}\nthis is a bug in the lab"
             return _say(errors, said, "please report it with the lines above", BUG)
     return code

@@ -7,7 +7,7 @@ import math
 import statistics
 from collections.abc import Iterable
 
-from patchlab import levels, stats
+from patchlab import levels, resume, stats
 from patchlab.errors import UsageError
 from patchlab.model import (
     BootKind,
@@ -285,7 +285,8 @@ def _notes(run: StoredRun, baseline: str, candidate: str, equal: bool) -> Iterab
     if equal:
         yield "equal kernels: both images have the same code, byte for byte"
     if not run.finished:
-        yield "the run did not finish: what is here is what it had stored"
+        lack = len(resume.missing(run))
+        yield f"the run did not finish: {lack} of {resume.planned(run)} boots are missing"
     for arm in (baseline, candidate):
         yield from _arm_notes(run, arm)
     if run.clock is Clock.ICOUNT:
@@ -308,7 +309,7 @@ def _arm_notes(run: StoredRun, arm: str) -> Iterable[str]:
         elif boot.clock is not run.clock:
             yield f"block {boot.block} of {arm} is left out: its clock was {boot.clock}"
     missing = set(range(run.sampling.blocks)) - {boot.block for boot in bench}
-    if missing and run.metrics:
+    if missing and run.metrics and BootKind.BENCH in run.kinds:
         blocks = ", ".join(str(block) for block in sorted(missing))
         yield f"{arm} has no bench boot in block {blocks} of the {run.sampling.blocks} planned"
 

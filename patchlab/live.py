@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from patchlab import build, machine, root
+from patchlab import build, machine, root, scratch
 from patchlab.errors import LostInstrument
 from patchlab.guest import AgentRefused, GuestCrashed, GuestTimedOut
 from patchlab.measure import patient, settings
@@ -37,8 +36,7 @@ def guest(
     guest_root = root.make(lab.machine, cache, progress)
     lab = patient(lab, image)
     start = machine.Start(image, BootKind.CHECK, Clock.TCG, lab.sampling.seed, gdb=gdb)
-    with tempfile.TemporaryDirectory(prefix="patchlab-live-") as name, contextlib.ExitStack() as up:
-        folder = Path(name)
+    with scratch.folder("guest") as folder, contextlib.ExitStack() as up:
         with progress.step(f"boot {variant.name}"):
             try:
                 running = up.enter_context(

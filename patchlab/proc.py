@@ -7,12 +7,14 @@ group of its own, dies when the lab dies, and is always waited for.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections import deque
@@ -28,6 +30,7 @@ TAIL_LINES = 20
 _DIE_WITH_ME = ("setpriv", "--pdeathsig", "KILL", "--")
 _LIVE: set[subprocess.Popen[bytes]] = set()
 _LOCK = threading.Lock()
+_UNDERTAKER = Path(__file__).with_name("undertaker.py")
 
 
 class CommandFailed(LabError):
@@ -144,6 +147,8 @@ def spawn(
         raise MissingTool(
             f"{argv[0]}: no such program", hint="runner.py doctor names the package that has it"
         )
+    with _LOCK:
+        undertaker = _undertaker()
     process = subprocess.Popen(
         [*_DIE_WITH_ME, *argv],
         cwd=cwd,
@@ -155,6 +160,7 @@ def spawn(
         pass_fds=pass_fds,
     )
     with _LOCK:
+        _tell(undertaker, f"+{process.pid}")
         _LIVE.add(process)
     try:
         yield process
@@ -162,6 +168,7 @@ def spawn(
         _reap(process, grace)
         with _LOCK:
             _LIVE.discard(process)
+            _tell(undertaker, f"-{process.pid}")
 
 
 def attach(argv: Sequence[str]) -> int:
@@ -209,6 +216,34 @@ class _Watchdog(contextlib.AbstractContextManager["_Watchdog"]):
 
     def __exit__(self, *_: object) -> None:
         self._timer.cancel()
+
+
+_undertakers: dict[int, subprocess.Popen[bytes]] = {}  # by process id: a fork has its own
+
+
+def _undertaker() -> int:
+    """Its pipe. What a child started goes with the lab as well: see undertaker.py."""
+    if os.getpid() not in _undertakers:
+        argv = [sys.executable, "-I", "-S", str(_UNDERTAKER)]
+        null = subprocess.DEVNULL
+        pipe = subprocess.PIPE
+        _undertakers[os.getpid()] = subprocess.Popen(
+            argv, cwd="/", env={}, stdin=pipe, stdout=null, stderr=null, start_new_session=True
+        )
+    stdin = _undertakers[os.getpid()].stdin
+    assert stdin is not None
+    return stdin.fileno()
+
+
+def _tell(undertaker: int, line: str) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        os.write(undertaker, f"{line}\n".encode())
+
+
+@atexit.register
+def _dismiss_undertaker() -> None:
+    with contextlib.suppress(KeyError, subprocess.TimeoutExpired):
+        _undertakers.pop(os.getpid()).communicate(timeout=5)
 
 
 def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -21,8 +22,10 @@ from patchlab import (
     measure,
     proc,
     provenance,
+    resume,
     root,
     schedule,
+    sitting,
 )
 from patchlab.model import (
     BootKind,
@@ -32,13 +35,18 @@ from patchlab.model import (
     Image,
     Lab,
     Outcome,
+    Provenance,
     Root,
     RunPlan,
+    StoredRun,
 )
 from patchlab.paths import Cache
 from patchlab.progress import Progress
-from patchlab.review import Asked, RuleResult
+from patchlab.review import Asked
+from patchlab.store import content
 from patchlab.store.results import Results
+
+_KNOWN_SPLATS = "known-splats.toml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,62 +67,180 @@ class Wanted:
     bench: bool = True
     boot: bool = False
 
+    @property
+    def kinds(self) -> tuple[BootKind, ...]:
+        check = (BootKind.CHECK,) if self.checks or self.boot else ()
+        return (*check, BootKind.BENCH) if self.bench else check
 
-def execute(lab: Lab, plan: RunPlan, place: Place, progress: Progress, wanted: Wanted) -> int:
-    """Make the run and give its id. Build and host trouble is raised; a dead guest is stored."""
-    begun = time.monotonic()
-    before = _Stages()
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """What has to be there before the first boot."""
+
+    images: Mapping[str, Image]
+    root: Root
+    catalogue: features.Catalogue
+    provenance: Provenance
+    ground: Mapping[str, str]
+
+    @property
+    def clock(self) -> Clock:
+        return self.provenance.clock
+
+
+def execute(
+    lab: Lab,
+    plan: RunPlan,
+    place: Place,
+    progress: Progress,
+    wanted: Wanted,
+    *,
+    resume: bool = False,
+) -> int:
+    """Make the run and give its id. Build and host trouble is raised; a dead guest is stored.
+
+    ``resume`` goes on with the newest unfinished run of that name, if its ground is the same.
+    """
+    begun, before = time.monotonic(), _Stages()
+    ready = _ready(lab, plan, place, progress, wanted, before)
+    with contextlib.ExitStack() as stack:
+        found = earlier(plan.name, ready.ground, place, progress, resume, stack)
+        if found is None:
+            run_id = _begin(lab, plan, place, progress, wanted, ready, before)
+            stack.enter_context(sitting.taken(place.folder, run_id))
+        elif found.finished:
+            return found.id
+        else:
+            run_id = found.id
+        now = sitting.Sitting(place.results, run_id, begun, found.seconds if found else 0.0)
+        if found:
+            now.add(before.seconds)
+        boots = _Boots(run_id, lab, place, ready.root, progress, _known_splats(lab), now)
+        stored = found.boots if found else ()
+        if wanted.checks or wanted.boot:
+            infos = ready.catalogue.checks if wanted.checks else ()
+            tasks = _check_tasks(ready.images, lab, infos, ready.clock)
+            boots.make("check boots", tasks, stored, at_once=1)
+        if wanted.bench:
+            at_once = schedule.workers(ready.clock, lab.sampling, machine.host_cores())
+            tasks = _bench_tasks(ready.images, lab, ready.catalogue, ready.clock)
+            boots.make("bench boots", tasks, stored, at_once)
+        now.finish()
+    return run_id
+
+
+def _ready(
+    lab: Lab, plan: RunPlan, place: Place, progress: Progress, wanted: Wanted, before: _Stages
+) -> _Ready:
     catalogue = features.catalogue().of(plan.features)
     with before.timed("build"):
         for arm in plan.arms:
             build.try_patches(arm, lab, place.cache, progress)
         images = {arm.name: build.build(arm, lab, place.cache, progress) for arm in plan.arms}
-    with before.timed("review"):
-        said = inspection.inspect(plan.arms, lab, place.cache, progress) if wanted.checks else ()
     with before.timed("guest root"):
         guest_root = root.make(lab.machine, place.cache, progress)
     with before.timed("KVM proof"):
         proof = kvm.prove(images[plan.baseline], guest_root, lab, place.cache, progress)
-    clock = kvm.clock(proof)
-    run_id = place.results.begin_run(
+    stands = provenance.gather(lab, guest_root, proof, kvm.clock(proof), place.command)
+    own = _own_ground(lab, images[plan.baseline], stands.clock)
+    ground = resume.ground(plan, lab.sampling, wanted.kinds, images, stands, own)
+    return _Ready(images, guest_root, catalogue, stands, ground)
+
+
+def _own_ground(lab: Lab, image: Image, clock: Clock) -> dict[str, str]:
+    """The lab's own share of what decides what a boot means."""
+    starts = (
+        machine.Start(image, BootKind.CHECK, _real(clock), 0),
+        machine.Start(image, BootKind.BENCH, clock, 0),
+    )
+    known = lab.kernels / _KNOWN_SPLATS
+    return {
+        **{
+            f"options of a {one.kind} boot": " ".join(machine.kernel_options(one)) for one in starts
+        },
+        "pmem devices": " ".join(str(device) for device in lab.machine.pmem),
+        "agent": machine.agent_digest(),
+        _KNOWN_SPLATS: content.digest(known.read_bytes() if known.is_file() else b""),
+    }
+
+
+def _begin(
+    lab: Lab,
+    plan: RunPlan,
+    place: Place,
+    progress: Progress,
+    wanted: Wanted,
+    ready: _Ready,
+    before: _Stages,
+) -> int:
+    """Store the run and all that comes before its first boot."""
+    with before.timed("review"):
+        said = inspection.inspect(plan.arms, lab, place.cache, progress) if wanted.checks else ()
+    return place.results.begin_run(
         name=plan.name,
         title=plan.title,
         baseline=plan.baseline,
         arms=[arm.name for arm in plan.arms],
         features=plan.features,
         sampling=lab.sampling,
-        provenance=provenance.gather(lab, guest_root, proof, clock, place.command),
-        checks=catalogue.checks,
-        metrics=catalogue.metrics,
+        provenance=ready.provenance,
+        checks=ready.catalogue.checks,
+        metrics=ready.catalogue.metrics,
         asked=_asked(plan, lab) if wanted.checks else (),
+        kinds=wanted.kinds,
+        ground=ready.ground,
+        images=ready.images,
+        rules=said,
+        stages=before.seconds,
     )
-    _keep(place.results, run_id, images, said, before.seconds)
-    boots = _Boots(run_id, lab, place, guest_root, progress, _known_splats(lab))
-    if wanted.checks or wanted.boot:
-        with _stage(place.results, run_id, "check boots"):
-            infos = catalogue.checks if wanted.checks else ()
-            boots.make(_check_tasks(images, lab, infos, clock), "check boots", at_once=1)
-    if wanted.bench:
-        with _stage(place.results, run_id, "bench boots"):
-            at_once = schedule.workers(clock, lab.sampling, machine.host_cores())
-            boots.make(_bench_tasks(images, lab, catalogue, clock), "bench boots", at_once)
-    place.results.finish_run(run_id, time.monotonic() - begun)
-    return run_id
 
 
-def _keep(
-    results: Results,
-    run_id: int,
-    images: Mapping[str, Image],
-    said: Sequence[RuleResult],
-    seconds: Mapping[str, float],
-) -> None:
-    """Store what came before the first boot."""
-    results.save_rules(run_id, said)
-    for name, image in images.items():
-        results.save_image(run_id, name, image)
-    for stage, spent in seconds.items():
-        results.save_stage(run_id, stage, spent)
+def page(folder: Path, run_id: int) -> Path:
+    """The HTML report of a run, in results/."""
+    return folder / f"report-{run_id:04d}.html"
+
+
+def earlier(
+    name: str,
+    ground: Mapping[str, str],
+    place: Place,
+    progress: Progress,
+    going_on: bool,
+    stack: contextlib.ExitStack,
+) -> StoredRun | None:
+    """The run to go on with, held; None for a new one, with a note when that needs one.
+
+    It is the newest that was interrupted: before its last boot, or before its report.
+    """
+    lines = [line for line in place.results.runs() if line.name == name]
+    unfinished = next((line.id for line in lines if not line.finished), None)
+    if going_on and lines and lines[0].finished and not page(place.folder, lines[0].id).exists():
+        unfinished = lines[0].id
+    if unfinished is None:
+        return None
+    with contextlib.ExitStack() as probe:
+        if not probe.enter_context(sitting.free(place.folder, unfinished)):
+            progress.note(f"run {unfinished} is going on in another process")
+            return None
+        # Only now: another process may have ended it meanwhile.
+        run = place.results.load_run(unfinished)
+        if _goes_on(run, ground, progress, going_on):
+            stack.push(probe.pop_all())
+            return run
+    return None
+
+
+def _goes_on(run: StoredRun, ground: Mapping[str, str], progress: Progress, going_on: bool) -> bool:
+    """Whether this run is gone on with; says why, or that it could have been."""
+    changes = resume.changes(run.ground, ground)
+    if not going_on and not changes:
+        progress.note(f"--resume would have gone on with run {run.id} ({resume.made(run)})")
+    elif going_on and changes:
+        progress.note(f"run {run.id} cannot be gone on with: {'; '.join(changes)}")
+    elif going_on:
+        end = ": all of its boots are stored" if run.finished else ""
+        progress.note(f"going on with run {run.id} ({resume.made(run)}){end}")
+    return going_on and not changes
 
 
 def _asked(plan: RunPlan, lab: Lab) -> tuple[Asked, ...]:
@@ -124,13 +250,12 @@ def _asked(plan: RunPlan, lab: Lab) -> tuple[Asked, ...]:
 
 
 def _check_tasks(
-    images: dict[str, Image], lab: Lab, checks: tuple[CheckInfo, ...], clock: Clock
+    images: Mapping[str, Image], lab: Lab, checks: tuple[CheckInfo, ...], clock: Clock
 ) -> list[measure.Task]:
     """One check boot an arm: real time, so never the icount clock."""
-    real = Clock.WALL if clock is Clock.WALL else Clock.TCG
     return [
         measure.Task(
-            machine.Start(image, BootKind.CHECK, real, lab.sampling.seed),
+            machine.Start(image, BootKind.CHECK, _real(clock), lab.sampling.seed),
             variant,
             block=-1,
             order=order,
@@ -141,8 +266,12 @@ def _check_tasks(
     ]
 
 
+def _real(clock: Clock) -> Clock:
+    return Clock.WALL if clock is Clock.WALL else Clock.TCG
+
+
 def _bench_tasks(
-    images: dict[str, Image], lab: Lab, catalogue: features.Catalogue, clock: Clock
+    images: Mapping[str, Image], lab: Lab, catalogue: features.Catalogue, clock: Clock
 ) -> list[measure.Task]:
     metrics = tuple(m for m in catalogue.metrics if clock in m.clocks)
     return [
@@ -160,18 +289,8 @@ def _bench_tasks(
 
 
 def _known_splats(lab: Lab) -> Sequence[console.KnownSplat]:
-    file = lab.kernels / "known-splats.toml"
+    file = lab.kernels / _KNOWN_SPLATS
     return console.load_known(file) if file.is_file() else ()
-
-
-@contextlib.contextmanager
-def _stage(results: Results, run_id: int, stage: str) -> Iterator[None]:
-    """Keeps the wall seconds of a stage, also of one that was interrupted."""
-    begun = time.monotonic()
-    try:
-        yield
-    finally:
-        results.save_stage(run_id, stage, time.monotonic() - begun)
 
 
 class _Stages:
@@ -195,13 +314,27 @@ class _Boots:
     root: Root
     progress: Progress
     known: Sequence[console.KnownSplat]
+    sitting: sitting.Sitting
 
-    def make(self, tasks: Sequence[measure.Task], title: str, at_once: int) -> None:
-        """Make all boots, ``at_once`` at a time; ^C ends every guest before it goes on up."""
-        with self.progress.step(title) as step, ThreadPoolExecutor(at_once) as pool:
-            pending = [pool.submit(self._one, task, n) for n, task in enumerate(tasks)]
+    def make(
+        self, stage: str, tasks: Sequence[measure.Task], stored: Sequence[BootRecord], at_once: int
+    ) -> None:
+        """Make those boots that are not stored, ``at_once`` at a time.
+
+        ^C ends every guest before it goes on up.
+        """
+        todos = resume.left(tasks, stored)
+        if not todos:
+            return
+        with (
+            self.sitting.stage(stage),
+            self.progress.step(stage) as step,
+            ThreadPoolExecutor(at_once) as pool,
+        ):
+            pending = [pool.submit(self._one, todo) for todo in todos]
+            before = len(tasks) - len(todos) + 1
             try:
-                for done, future in enumerate(as_completed(pending), start=1):
+                for done, future in enumerate(as_completed(pending), start=before):
                     future.result()
                     step.advance(done, len(tasks))
             except BaseException:
@@ -209,19 +342,23 @@ class _Boots:
                 proc.terminate_all()
                 raise
 
-    def _one(self, task: measure.Task, number: int) -> None:
+    def _one(self, todo: resume.Todo) -> None:
         """One boot; a lost one is tried once more, and both tries are kept."""
-        for attempt in (1, 2):
-            record = self._boot(task, number, attempt)
+        for attempt in range(todo.attempt, resume.ATTEMPTS + 1):
+            record = self._boot(todo, attempt)
             self.place.results.save_boot(self.run_id, record)
+            self.sitting.tick()
             if record.outcome is not Outcome.PASSED:
                 why = record.reason.split("\n", 1)[0]
-                self.progress.note(f"{measure.title(task)}: {record.outcome}: {why}")
+                self.progress.note(f"{measure.title(todo.task)}: {record.outcome}: {why}")
             if record.outcome is not Outcome.LOST:
                 return
 
-    def _boot(self, task: measure.Task, number: int, attempt: int) -> BootRecord:
-        name = f"{task.start.kind}-{number:03d}-{attempt}"
+    def _boot(self, todo: resume.Todo, attempt: int) -> BootRecord:
+        task = todo.task
+        name = resume.folder(task.start.kind, todo.number, attempt)
         folder = self.place.folder / measure.run_folder(self.run_id) / name
+        # A killed lab may have left half of one.
+        shutil.rmtree(folder, ignore_errors=True)
         with self.progress.step(measure.title(task)) as step:
             return measure.boot(task, self.root, self.lab, folder, attempt, self.known, step)

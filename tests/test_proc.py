@@ -104,6 +104,27 @@ def test_child_dies_with_the_lab_even_of_kill_9(tmp_path: Path) -> None:
     assert gone(pid)
 
 
+def test_what_a_child_started_dies_with_the_lab_as_well(tmp_path: Path) -> None:
+    file = tmp_path / "pid"
+    script = f"sleep 300 & echo $! > {file}; wait"
+    code = f"from patchlab import proc\nproc.run(['sh', '-c', {script!r}], deadline=300)\n"
+    with subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[1]) as lab:
+        pid = pid_in(file)
+        assert alive(pid)
+        os.kill(lab.pid, signal.SIGKILL)
+    assert gone(pid)
+
+
+def test_what_has_ended_is_not_killed_again() -> None:
+    undertaker = Path(proc.__file__).with_name("undertaker.py")
+    with subprocess.Popen(["sleep", "300"], start_new_session=True) as bystander:
+        lines = f"+{bystander.pid}\n-{bystander.pid}\n+{bystander.pid}"
+        subprocess.run([sys.executable, undertaker], input=lines.encode(), check=True)
+        assert bystander.poll() is None
+        subprocess.run([sys.executable, undertaker], input=f"{lines}\n".encode(), check=True)
+        assert bystander.wait(30) == -signal.SIGKILL
+
+
 def test_environment_is_explicit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET_TOKEN", "x")
     monkeypatch.setenv("LANG", "de_DE.UTF-8")

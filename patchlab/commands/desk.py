@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from patchlab import config, host
+from patchlab import config, host, leftovers
 from patchlab.errors import MissingTool
 from patchlab.model import Lab, StoredRun
 from patchlab.paths import Cache
@@ -36,23 +36,36 @@ class Desk:
     def ready_lab(self) -> Lab:
         """The lab, for verbs that build or boot: what this host lacks is said before they start.
 
-        Raises UsageError, MissingTool.
+        What killed labs left is removed. Raises UsageError, MissingTool.
         """
         lab = self.lab()
         if missing := host.missing_packages():
             raise MissingTool(
                 f"this host lacks {', '.join(missing)}", hint=host.install_line(missing)
             )
+        self._clean()
         return lab
+
+    def _clean(self) -> None:
+        removed = leftovers.clean(self.cache.folder)
+        if self.results_file.is_file():
+            with self.results() as results:
+                removed += leftovers.clean_results(self.results_folder, results)
+        if removed:
+            self.progress.note(f"removed what a killed lab left: {len(removed)} half-done things")
 
     @property
     def results_folder(self) -> Path:
         return self.lab_file.parent / "results"
 
+    @property
+    def results_file(self) -> Path:
+        return self.results_folder / "lab.sqlite"
+
     @contextlib.contextmanager
     def results(self) -> Iterator[Results]:
         self.results_folder.mkdir(parents=True, exist_ok=True)
-        with Results.open(self.results_folder / "lab.sqlite") as results:
+        with Results.open(self.results_file) as results:
             yield results
 
     @contextlib.contextmanager

@@ -8,33 +8,42 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from patchlab import compare as comparing
-from patchlab import levels
+from patchlab import config, levels, scratch
 from patchlab.commands.desk import Desk
 from patchlab.errors import LostInstrument
 from patchlab.model import Outcome, StoredRun
 from patchlab.report import html
+from patchlab.run import page
 from patchlab.store.results import Results
 from patchlab.verdict import Comparison
 
-HELP = "report a stored run (the newest without an ID)"
+HELP = "report a stored run (the newest without an ID, or the newest with a VARIANT)"
 EXAMPLE = "runner.py report 3 --format html"
 BAD = {Outcome.FAILED, Outcome.CRASHED, Outcome.TIMED_OUT, Outcome.SPLAT}
 FORMATS = ("text", "json", "html")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("id", nargs="?", type=int, metavar="ID")
+    parser.add_argument("id", nargs="?", metavar="ID|VARIANT", help="a run, or one of its arms")
     parser.add_argument("--format", choices=FORMATS, default="text")
 
 
 def run(args: argparse.Namespace, desk: Desk) -> int:
     with desk.results() as results:
-        run_id = args.id or results.latest_run()
+        run_id = _run_id(args.id, desk, results)
         if args.format == "html":
             desk.write(str(write_html(desk.results_folder, results.load_run(run_id))))
             return 0
         finish(desk, results, run_id, args.format, write_file=False)
         return 0
+
+
+def _run_id(text: str | None, desk: Desk, results: Results) -> int:
+    """The run that was named: by its id, by one of its arms (the newest), or the newest."""
+    if text is None or (text.isascii() and text.isdecimal()):
+        return int(text or 0) or results.latest_run()
+    stored = {arm for line in results.runs() for arm in line.arms}
+    return results.latest_run(arms=[config.stored_name(desk.lab(), text, stored)])
 
 
 def finish(desk: Desk, results: Results, run_id: int, form: str, *, write_file: bool = True) -> int:
@@ -49,12 +58,11 @@ def finish(desk: Desk, results: Results, run_id: int, form: str, *, write_file: 
 
 def write_html(folder: Path, stored: StoredRun) -> Path:
     """``report-NNNN.html`` for this run, and ``report.html`` for the newest written."""
-    page = html.render(stored, comparing.compare_all(stored))
-    file = folder / f"report-{stored.id:04d}.html"
-    for path in (file, folder / "report.html"):
-        new = path.with_suffix(".new")
-        new.write_text(page, "utf-8")
-        new.rename(path)
+    text = html.render(stored, comparing.compare_all(stored))
+    file = page(folder, stored.id)
+    # The run's own page comes last: a run without one was killed before its report was whole.
+    for path in (folder / "report.html", file):
+        scratch.write(path, text)
     return file
 
 

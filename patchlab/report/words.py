@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from patchlab import compare, ledger
+from patchlab import compare, ledger, resume
 from patchlab.model import BootKind, BootRecord, Clock, Outcome, StoredRun
 from patchlab.operations import Cell
 from patchlab.verdict import CheckComparison, Comparison, MetricComparison, Verdict
@@ -21,6 +21,7 @@ CLOCKS = {
     Clock.WALL: "wall: nanoseconds under KVM.",
     Clock.TCG: "tcg: nanoseconds under TCG without icount. Kept, never compared.",
 }
+_SHOWN = 4  # of the boots that a run lacks
 # Control characters, and those that turn the direction of text around, shown and not obeyed.
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
 
@@ -214,7 +215,7 @@ def alerts(run: StoredRun) -> list[str]:
 
 def _alerts(run: StoredRun) -> Iterable[str]:
     if not run.finished:
-        yield "This run did not finish. It shows what was stored before it ended."
+        yield f"This run did not finish. {_lacks(run)}"
     kinds = {boot.kind for boot in run.boots}
     for kind in BootKind:
         if kind not in kinds:
@@ -227,6 +228,25 @@ def _alerts(run: StoredRun) -> Iterable[str]:
         if bad:
             where = "; ".join(_where(run, boot) for boot in bad)
             yield f"{plural(len(bad), 'boot')} ended as {outcome}: {where}."
+
+
+def _lacks(run: StoredRun) -> str:
+    lack = resume.missing(run)
+    total = resume.planned(run)
+    if not lack:
+        return f"All of its {total} boots are stored."
+    places = [
+        f"{kind} boot of {arm}" + (f", block {block}" if kind is BootKind.BENCH else "")
+        for arm, kind, block in lack
+    ]
+    rest = f"; and {len(lack) - _SHOWN} more" if len(lack) > _SHOWN else ""
+    shown = "; ".join(places[:_SHOWN])
+    return f"{len(lack)} of {total} boots are missing: {shown}{rest}.{_remedy(run)}"
+
+
+def _remedy(run: StoredRun) -> str:
+    whole = set(run.kinds) == set(BootKind)  # check, bench and boot begin again instead
+    return f" runner.py run {run.name} --resume makes them." if whole else ""
 
 
 def _where(run: StoredRun, boot: BootRecord) -> str:

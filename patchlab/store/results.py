@@ -34,8 +34,10 @@ from sqlalchemy import (
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.schema import CreateIndex, CreateTable
 
+from patchlab import full
 from patchlab.errors import StoreError
 from patchlab.model import (
+    BootKind,
     BootRecord,
     CheckInfo,
     Clock,
@@ -64,6 +66,7 @@ class RunLine:
     finished: str  # "" while it is going on or was interrupted
     seconds: float
     boots: int
+    planned: int  # boots; a lost one that was tried again counts twice in ``boots``
 
 
 class Results:
@@ -111,10 +114,17 @@ class Results:
         checks: Sequence[CheckInfo],
         metrics: Sequence[MetricInfo],
         asked: Sequence[Asked] = (),
+        kinds: Sequence[BootKind] = tuple(BootKind),
+        ground: Mapping[str, str] | None = None,
+        images: Mapping[str, Image] | None = None,
+        rules: Sequence[RuleResult] = (),
+        stages: Mapping[str, float] | None = None,
     ) -> int:
-        """Write the plan (blocks, seed, margins, primary metrics, clock) and give the run's id.
+        """Write all that is known before the first boot, and give the run's id.
 
-        ``asked`` is what the reviewers of the arms' series demand.
+        One transaction: a run is there whole, or not at all. ``kinds`` are those of the boots
+        it makes, ``ground`` is what decides what they mean. ``asked`` is what the reviewers of
+        the arms' series demand, ``rules`` what static rules said, ``stages`` the seconds so far.
         """
         plan = rows.Plan(
             baseline,
@@ -125,23 +135,20 @@ class Results:
             tuple(checks),
             tuple(metrics),
             tuple(asked),
+            tuple(kinds),
+            dict(ground or {}),
         )
         row = {"name": name, "title": title, "started": _now(), "plan": rows.to_json(plan)}
         with self._write() as connection:
-            return _insert(connection, schema.RUNS, row)
-
-    def save_image(self, run_id: int, variant: str, image: Image) -> None:
-        """Keep what a variant was built into; the same variant again replaces it."""
-        row = {"run": run_id, "variant": variant, "image": rows.to_json(image)}
-        with self._write() as connection:
-            connection.execute(insert(schema.IMAGES).prefix_with("OR REPLACE"), row)
-
-    def save_rules(self, run_id: int, results: Sequence[RuleResult]) -> None:
-        """Keep what static rules said of the arms' revisions, in one transaction."""
-        entries = [rows.rule(result) | {"run": run_id} for result in results]
-        with self._write() as connection:
-            if entries:
-                connection.execute(insert(schema.RULES), entries)
+            run_id = _insert(connection, schema.RUNS, row)
+            for variant, image in (images or {}).items():
+                entry = {"run": run_id, "variant": variant, "image": rows.to_json(image)}
+                _insert(connection, schema.IMAGES, entry)
+            for result in rules:
+                _insert(connection, schema.RULES, rows.rule(result) | {"run": run_id})
+            for stage, seconds in (stages or {}).items():
+                _insert(connection, schema.STAGES, _stage(run_id, stage, seconds))
+            return run_id
 
     def save_boot(self, run_id: int, boot: BootRecord) -> None:
         """Keep one boot with all that it gave, in one transaction."""
@@ -153,13 +160,30 @@ class Results:
                     stamped = [entry | {"boot": boot_id} for entry in entries]
                     connection.execute(insert(table), stamped)
 
-    def save_stage(self, run_id: int, stage: str, seconds: float) -> None:
-        """Add wall seconds to a stage; stages keep the order in which they first came."""
+    def save_stage(self, run_id: int, stage: str, seconds: float) -> int:
+        """Add wall seconds to a stage; stages keep the order in which they first came.
+
+        Gives what save_seconds() takes to say later that it were more.
+        """
         with self._write() as connection:
-            _insert(connection, schema.STAGES, {"run": run_id, "stage": stage, "seconds": seconds})
+            return _insert(connection, schema.STAGES, _stage(run_id, stage, seconds))
+
+    def begin_sitting(self, run_id: int, seconds: float) -> int:
+        """A process begins, or goes on with, a run, ``seconds`` after it was started itself."""
+        row = {"run": run_id, "started": _now(), "seconds": seconds}
+        with self._write() as connection:
+            return _insert(connection, schema.SITTINGS, row)
+
+    def save_seconds(self, sitting: int, seconds: float, stage: int, spent: float) -> None:
+        """How long a sitting and one of its stages have taken so far."""
+        values = ((schema.SITTINGS, sitting, seconds), (schema.STAGES, stage, spent))
+        with self._write() as connection:
+            for table, row, new in values:
+                where = table.c.id == row
+                connection.execute(update(table).where(where).values(seconds=new))
 
     def finish_run(self, run_id: int, seconds: float) -> None:
-        """Mark a run as complete; ``seconds`` is its wall clock."""
+        """Mark a run as complete; ``seconds`` is the wall clock of all its sittings."""
         values = {"finished": _now(), "seconds": seconds}
         with self._write() as connection:
             connection.execute(update(schema.RUNS).where(schema.RUNS.c.id == run_id).values(values))
@@ -187,7 +211,7 @@ class Results:
                 clock=plan.provenance.clock,
                 started=row.started,
                 finished=row.finished,
-                seconds=row.seconds,
+                seconds=row.seconds or _sat(connection, run_id),
                 stages=_stages(connection, run_id),
                 provenance=plan.provenance,
                 images=_images(connection, run_id),
@@ -196,6 +220,8 @@ class Results:
                 metrics=plan.metrics,
                 asked=plan.asked,
                 rules=_rules(connection, run_id),
+                kinds=plan.kinds,
+                ground=plan.ground,
             )
 
     def latest_run(self, name: str | None = None, arms: Iterable[str] = ()) -> int:
@@ -253,6 +279,9 @@ class Results:
             yield
         except (SQLAlchemyError, sqlite3.Error, OverflowError) as error:
             cause = getattr(error, "orig", None) or error
+            if full.is_full(error):
+                what = f"{self._path}: {cause}"
+                raise full.error(what, self._path.parent, 0, full.RESULTS_REMEDY) from error
             raise StoreError(
                 f"{self._path}: {cause}",
                 hint="the disk may be full, or the file may not be a results file",
@@ -314,7 +343,19 @@ def _line(row: Row[Any]) -> RunLine:
         row.finished,
         row.seconds,
         row.boots,
+        len(plan.arms)
+        * sum(plan.sampling.blocks if kind is BootKind.BENCH else 1 for kind in plan.kinds),
     )
+
+
+def _stage(run_id: int, stage: str, seconds: float) -> dict[str, Any]:
+    return {"run": run_id, "stage": stage, "seconds": seconds}
+
+
+def _sat(connection: Connection, run_id: int) -> float:
+    """Wall seconds of all sittings of a run so far."""
+    query = select(func.sum(schema.SITTINGS.c.seconds)).where(schema.SITTINGS.c.run == run_id)
+    return float(connection.execute(query).scalar_one() or 0.0)
 
 
 def _stages(connection: Connection, run_id: int) -> dict[str, float]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -49,6 +49,8 @@ class Plan:
     checks: tuple[CheckInfo, ...]
     metrics: tuple[MetricInfo, ...]
     asked: tuple[Asked, ...] = ()
+    kinds: tuple[BootKind, ...] = (BootKind.CHECK, BootKind.BENCH)
+    ground: dict[str, str] = field(default_factory=dict)
 
 
 def rule(result: RuleResult) -> dict[str, Any]:

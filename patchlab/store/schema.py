@@ -15,8 +15,9 @@ from sqlalchemy import (
     Text,
 )
 
-# 1: the first. 2: the table "rules"; a file of version 1 gets it when it is opened.
-VERSION = 2
+# 1: the first. 2: the table "rules". 3: the table "sittings". An older file gets what it lacks
+# when it is opened. What runs.plan had not from the start has a default (rows.Plan).
+VERSION = 3
 
 METADATA = MetaData()
 
@@ -31,6 +32,16 @@ RUNS = Table(
     Column("finished", Text, nullable=False, default=""),
     Column("seconds", Float, nullable=False, default=0.0),
     Column("plan", Text, nullable=False),
+)
+
+# What one process did of a run; a killed one wrote its seconds down after each boot.
+SITTINGS = Table(
+    "sittings",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("run", ForeignKey("runs.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("started", Text, nullable=False),
+    Column("seconds", Float, nullable=False),
 )
 
 STAGES = Table(

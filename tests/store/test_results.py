@@ -32,18 +32,18 @@ def begin(results: Results, run: StoredRun) -> int:
         checks=run.checks,
         metrics=run.metrics,
         asked=run.asked,
+        kinds=run.kinds,
+        ground=run.ground,
+        images=run.images,
+        rules=run.rules,
+        stages=run.stages,
     )
 
 
 def save(results: Results, run: StoredRun) -> int:
     run_id = begin(results, run)
-    results.save_rules(run_id, run.rules)
-    for variant, image in run.images.items():
-        results.save_image(run_id, variant, image)
     for boot in run.boots:
         results.save_boot(run_id, boot)
-    for stage, seconds in run.stages.items():
-        results.save_stage(run_id, stage, seconds)
     results.finish_run(run_id, run.seconds)
     return run_id
 
@@ -89,6 +89,71 @@ def test_a_file_of_the_first_schema_still_loads_and_takes_reviews(tmp_path: Path
         assert results.load_run(save(results, reviewed)).rules == reviewed.rules
     with sqlite3.connect(path) as connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (schema.VERSION,)
+
+
+def test_a_file_of_the_second_schema_still_loads_and_its_runs_can_be_gone_on_with(
+    tmp_path: Path,
+) -> None:
+    path, run = tmp_path / "r.db", sample_run.sample_run()
+    with Results.open(path) as results:
+        run_id = begin(results, run)
+    with sqlite3.connect(path) as connection:
+        connection.execute("DROP TABLE sittings")
+        connection.execute("PRAGMA user_version = 2")
+        plan = json.loads(connection.execute("SELECT plan FROM runs").fetchone()[0])
+        del plan["kinds"], plan["ground"]
+        connection.execute("UPDATE runs SET plan = ?", (json.dumps(plan),))
+    with Results.open(path) as results:
+        old = results.load_run(run_id)
+        assert (old.kinds, old.ground, old.seconds) == (tuple(BootKind), {}, 0.0)
+        results.begin_sitting(run_id, 4.0)
+        assert results.load_run(run_id).seconds == 4.0
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (schema.VERSION,)
+
+
+def test_the_seconds_of_a_killed_sitting_are_those_of_its_last_boot(tmp_path: Path) -> None:
+    with Results.open(tmp_path / "r.db") as results:
+        run_id = begin(results, dataclasses.replace(sample_run.sample_run(), stages={"build": 3.0}))
+        first, stage = results.begin_sitting(run_id, 3.0), results.save_stage(run_id, "boots", 0.0)
+        results.save_seconds(first, 13.0, stage, 10.0)
+        results.save_seconds(first, 23.0, stage, 20.0)
+        second, stage = results.begin_sitting(run_id, 1.0), results.save_stage(run_id, "boots", 0.0)
+        results.save_seconds(second, 8.0, stage, 7.0)
+        loaded = results.load_run(run_id)
+    assert loaded.seconds == 31.0
+    assert loaded.stages == {"build": 3.0, "boots": 27.0}
+
+
+def test_a_run_is_begun_whole_or_not_at_all(tmp_path: Path) -> None:
+    run = review_run.review_run()
+    twice = (*run.rules, dataclasses.replace(run.rules[0], seen=None))  # type: ignore[arg-type]
+    with Results.open(tmp_path / "r.db") as results:
+        with pytest.raises(StoreError):
+            begin(results, dataclasses.replace(run, rules=twice))
+        assert results.runs() == []
+
+
+# Each process opens a file that may not be there yet, begins a run and stores boots.
+def test_many_processes_write_to_one_new_file_and_none_waits_for_ever(tmp_path: Path) -> None:
+    path = tmp_path / "r.db"
+    program = f"""
+from tests.report import sample_run
+from tests.store import test_results
+run = sample_run.sample_run()
+with test_results.Results.open(test_results.Path({str(path)!r})) as results:
+    run_id = test_results.begin(results, run)
+    for boot in run.boots[:6]:
+        results.save_boot(run_id, boot)
+    results.finish_run(run_id, 1.0)
+"""
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    argv = [sys.executable, "-c", program]
+    writers = [subprocess.Popen(argv, env=env) for _ in range(3)]
+    assert [writer.wait(120) for writer in writers] == [0, 0, 0]
+    with Results.open(path) as results:
+        runs = [results.load_run(line.id) for line in results.runs()]
+    assert [run.boots for run in runs] == [sample_run.sample_run().boots[:6]] * 3
 
 
 def test_what_was_planned_is_there_before_the_first_boot(tmp_path: Path) -> None:
@@ -223,7 +288,7 @@ def test_the_list_of_runs_has_the_newest_first(tmp_path: Path) -> None:
 
 def test_the_seconds_of_a_resumed_stage_add_up(tmp_path: Path) -> None:
     with Results.open(tmp_path / "r.db") as results:
-        run_id = begin(results, sample_run.sample_run())
+        run_id = begin(results, dataclasses.replace(sample_run.sample_run(), stages={}))
         for stage, seconds in (("boots", 10.0), ("report", 1.0), ("boots", 5.0)):
             results.save_stage(run_id, stage, seconds)
         stages = results.load_run(run_id).stages
