@@ -13,7 +13,6 @@ import hashlib
 import os
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -21,12 +20,14 @@ from pathlib import Path
 
 import msgspec
 
-from patchlab import elf, kconfig, make, pristine, series, source, tree
+from patchlab import elf, inspection, kconfig, make, pristine, scratch, series, source, tree, whole
 from patchlab.errors import BuildError
 from patchlab.kconfig import Merged
-from patchlab.model import AppliedPatch, Base, Image, Lab, SourceTree, Variant
+from patchlab.model import AppliedPatch, Base, Image, ImageSource, Lab, SourceTree, Variant
 from patchlab.paths import Cache
-from patchlab.progress import Progress
+from patchlab.progress import Progress, Silent
+from patchlab.sources import image
+from patchlab.sources.found import Found
 from patchlab.store import content
 
 # Part of every key: raise it when the same inputs would give other bytes.
@@ -48,6 +49,7 @@ class Plan:
     key: str
     merged: Merged
     toolchain: Mapping[str, str]
+    found: Found  # the source that it is built from
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,31 +75,43 @@ def build(
     shop = Shop(lab, cache, progress, jobs or os.cpu_count() or 1)
     plan = plan_of(variant, lab, cache)
     images = cache.room("images")
-    if content.find(images, plan.key) is None:
+    whole.keep(images, plan.key, whole.image_damage, progress)
+    if isinstance(variant.base.source, ImageSource):
+        _take(variant.base, variant.base.source, plan, lab, images)
+    elif content.use(images, plan.key) is None:
         for earlier, later in plan.merged.conflicts:
             progress.note(f"{later}: {later.text} instead of {earlier.text} ({earlier})")
+        tree.require_room_for_trees(cache.room("trees"))
         sources = source.fetch(variant.base, cache, progress)
         base = _base_tree(plan_of(unpatched(variant), lab, cache), sources, shop)
         content.publish(images, plan.key, lambda to: _image(plan, sources, base, to, shop))
-    return _load(images / plan.key, variant)
+    return _load(images / plan.key, plan)
+
+
+def _take(base: Base, origin: ImageSource, plan: Plan, lab: Lab, images: Path) -> None:
+    """An image that the user has built. UsageError when its config lacks what the lab needs."""
+    image.require_options(base, origin, lab.machine)
+
+    def fill(to: Path) -> None:
+        taken = image.collect(base, origin, plan.found, plan.key, to)
+        (to / _MANIFEST).write_bytes(msgspec.json.encode(taken, enc_hook=str))
+
+    content.publish(images, plan.key, fill)
 
 
 def try_patches(variant: Variant, lab: Lab, cache: Cache, progress: Progress) -> None:
     """Refuse patches that do not apply before anything slow: PatchError in seconds.
 
-    Does nothing when the base is built, for then build() says it as fast.
+    Does nothing when the image is built. Only the files that the patches name are copied.
     """
-    plan = plan_of(variant, lab, cache)
-    base = plan_of(unpatched(variant), lab, cache)
-    if not variant.revisions or content.find(cache.room("trees"), base.key):
+    if not variant.revisions or find(variant, lab, cache):
         return
     sources = source.fetch(variant.base, cache, progress)
-    # The name is one that content.clean_leftovers knows, should this be killed.
-    scratch = cache.room("tmp")
-    with tempfile.TemporaryDirectory(prefix=f"images={plan.key}=", dir=scratch) as name:
-        folder = Path(name) / _TREE
-        tree.clone(sources.folder, None, folder)
-        series.apply(folder, variant.revisions, progress)
+    with scratch.folder("try", cache.room("tmp")) as tried:
+        folder = tried / _TREE
+        folder.mkdir()
+        inspection.copy_named(sources.folder, variant.revisions, folder)
+        series.apply(folder, variant.revisions, Silent())
 
 
 def unpatched(variant: Variant) -> Variant:
@@ -108,8 +122,9 @@ def unpatched(variant: Variant) -> Variant:
 
 def find(variant: Variant, lab: Lab, cache: Cache) -> Image | None:
     """The image of ``variant`` if it is built already. Runs no make, fetches nothing."""
-    folder = content.find(cache.room("images"), plan_key(variant, lab, cache))
-    return _load(folder, variant) if folder else None
+    plan = plan_of(variant, lab, cache)
+    folder = content.find(cache.room("images"), plan.key)
+    return _load(folder, plan) if folder and not whole.image_damage(folder) else None
 
 
 def plan_key(variant: Variant, lab: Lab, cache: Cache) -> str:
@@ -120,15 +135,19 @@ def plan_key(variant: Variant, lab: Lab, cache: Cache) -> str:
 def plan_of(variant: Variant, lab: Lab, cache: Cache) -> Plan:
     """Read the fragments, ask the tools for their versions, make the key. UsageError, MissingTool.
 
-    Fast: the source's version is apt's word, kept in the cache, and nothing is fetched.
+    Fast: nothing is fetched, and a source is only looked at as source.find() does.
     """
+    found = source.find(variant.base, cache)
+    if isinstance(variant.base.source, ImageSource):
+        return Plan(variant, content.digest(_RECIPE, found.key), Merged((), ()), {}, found)
     names = (*variant.base.fragments, *variant.fragments)
     files = kconfig.fragment_files(lab.kernels, names)
     merged = kconfig.merge(kconfig.read_fragment(file) for file in files)
+    merged = kconfig.declare(merged, variant.base)
     toolchain = make.toolchain()
     key = content.digest(
         _RECIPE,
-        source.key(variant.base, cache),
+        found.key,
         *(f"{tool}: {line}" for tool, line in sorted(toolchain.items())),
         *names,
         *(line.text for line in merged.wanted),
@@ -137,8 +156,9 @@ def plan_of(variant: Variant, lab: Lab, cache: Cache) -> Plan:
             for revision in variant.revisions
             for patch in revision.patches
         ),
+        *(f"{one.wanted.text} is {one.new or 'absent'}" for one in merged.declared),
     )
-    return Plan(variant, key, merged, toolchain)
+    return Plan(variant, key, merged, toolchain, found)
 
 
 def _base_tree(plan: Plan, sources: SourceTree, shop: Shop) -> Path:
@@ -162,8 +182,9 @@ def _image(plan: Plan, sources: SourceTree, base: Path, to: Path, shop: Shop) ->
         return
     folder = to / _TREE
     with shop.progress.step(f"tree of {plan.variant.name}"):
-        tree.clone(sources.folder, base, folder)
+        newest = tree.clone(sources.folder, base, folder)
         patches = series.apply(folder, plan.variant.revisions, shop.progress)
+        tree.date_patched(folder, (file for patch in patches for file in patch.files), newest)
     with pristine.guarded(sources, shop.cache):
         compile_tree(plan, folder, patches, shop)
     _collect(plan, folder, patches, sources, to)
@@ -222,7 +243,7 @@ def _collect(
         shutil.copyfile(folder.parent / "build.log", to / "build.log")
     else:
         (to / "built.json").unlink()
-    image = Image(
+    made = Image(
         key=plan.key,
         variant=plan.variant.name,
         folder=to,
@@ -237,7 +258,7 @@ def _collect(
         build_seconds=built.seconds,
         build_steps=built.steps,
     )
-    (to / _MANIFEST).write_bytes(msgspec.json.encode(image, enc_hook=str))
+    (to / _MANIFEST).write_bytes(msgspec.json.encode(made, enc_hook=str))
 
 
 def product(folder: Path, name: str) -> Path:
@@ -255,14 +276,20 @@ def _release(folder: Path) -> str:
     return release
 
 
-def _load(folder: Path, variant: Variant) -> Image:
+def _load(folder: Path, plan: Plan) -> Image:
     data = (folder / _MANIFEST).read_bytes()
-    image = msgspec.json.decode(data, type=Image, dec_hook=lambda _, text: Path(text))
-    # The same content may have been built under another name, or the cache been moved.
-    return replace(image, folder=folder, variant=variant.name)
+    stored = msgspec.json.decode(data, type=Image, dec_hook=lambda _, text: Path(text))
+    # The same content may have been built under another name or ref, or the cache been moved.
+    return replace(
+        stored,
+        folder=folder,
+        variant=plan.variant.name,
+        source_package=plan.found.package,
+        source_version=plan.found.version,
+    )
 
 
 def base_config(base: Base, lab: Lab, cache: Cache) -> str | None:
     """The .config of the built base, or None while it has not been built."""
-    image = find(Variant("base", base), lab, cache)
-    return image.config.read_text(encoding="utf-8") if image else None
+    built = find(Variant("base", base), lab, cache)
+    return built.config.read_text(encoding="utf-8") if built else None

@@ -9,7 +9,8 @@ a path, a command or markup.
 from __future__ import annotations
 
 import contextlib
-import socket
+import select
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -28,6 +29,10 @@ REPLY_LIMIT = 4 << 20  # bytes
 AGENT = "exec env PYTHONHASHSEED=0 python3 -u /run/lab/guest/agent.py"
 _SLICE = 0.25  # seconds between two looks at QEMU and the console
 _SETTLE = 2.0  # seconds for the rest of an oops to reach the log
+_START = 30.0  # seconds to start a command over SSH
+_HANDSHAKE = 3600.0  # seconds: the deadline of connect() ends it
+_ANSWER = 10.0  # seconds for a guest that is late to answer over SSH
+_LISTING = 60.0  # seconds for it to list its tasks
 
 
 class GuestCrashed(Exception):
@@ -35,7 +40,16 @@ class GuestCrashed(Exception):
 
 
 class GuestTimedOut(Exception):
-    """The guest ran past a deadline on the host's clock."""
+    """The guest ran past a deadline on the host's clock.
+
+    ``waited`` is the deadline in seconds. ``heard`` is how much of the console, in bytes, the
+    guest wrote before the lab made it say more; None while the lab has done nothing to it.
+    """
+
+    def __init__(self, what: str, waited: float, heard: int | None = None) -> None:
+        super().__init__(what)
+        self.waited = waited
+        self.heard = heard
 
 
 class AgentRefused(Exception):
@@ -90,6 +104,7 @@ class Console:
         self.path = path
         self._position = 0
         self._watch = Watch()
+        self._marks: list[tuple[int, str]] = []
         self.fatal = ""
 
     def look(self) -> str:
@@ -101,10 +116,29 @@ class Console:
                 self.fatal = self.fatal or self._watch.feed(chunk) or ""
         return self.fatal
 
-    def text(self) -> str:
+    def size(self) -> int:
+        """Bytes so far."""
         with contextlib.suppress(FileNotFoundError):
-            return self.path.read_bytes().decode("utf-8", "replace")
-        return ""
+            return self.path.stat().st_size
+        return 0
+
+    def mark(self, text: str) -> int:
+        """Note what the lab does to the guest here; how many bytes the guest had written."""
+        position = self.size()
+        self._marks.append((position, text))
+        return position
+
+    def keep_marks(self) -> None:
+        """Write the marks between the guest's lines. Only when QEMU, which writes too, is gone."""
+        if not self._marks:
+            return
+        data, text, done = self.path.read_bytes(), b"", 0
+        for position, mark in self._marks:
+            text += data[done:position]
+            text += b"" if text.endswith(b"\n") or not text else b"\n"
+            text += f"lab: {mark}\n".encode()
+            done = position
+        self.path.write_bytes(text + data[done:])
 
 
 class Guest:
@@ -118,8 +152,7 @@ class Guest:
         self.alive = alive
         self._next = 0
         self._buffer = b""
-        self._channel = _session(client)
-        self._channel.exec_command(AGENT)
+        self._channel = _session(client, AGENT, _START)
 
     # ------------------------------------------------------------ typed calls
 
@@ -170,22 +203,25 @@ class Guest:
         with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
             self._send("poweroff")
 
-    def marker(self, text: str) -> None:
+    def marker(self, text: str) -> bool:
         """Write a line into the guest's console and ask for blocked and all tasks.
 
-        A last word before the guest is killed, on a channel of its own; it may fail.
+        A last word before the guest is killed, on a channel of its own. False when the guest
+        did not get there: nobody answers in _ANSWER seconds, or not to the end in _LISTING.
         """
         script = "cat >/dev/kmsg; echo w >/proc/sysrq-trigger; echo t >/proc/sysrq-trigger"
-        with contextlib.suppress(paramiko.SSHException, OSError, EOFError):
-            channel = self.client.get_transport().open_session(timeout=3)  # type: ignore[union-attr]
+        limit = time.monotonic() + _LISTING
+        broken = (paramiko.SSHException, OSError, EOFError, LostInstrument, GuestTimedOut)
+        with contextlib.suppress(*broken):
+            channel = _session(self.client, script, _ANSWER)
             with contextlib.closing(channel):
-                channel.settimeout(3)
-                channel.exec_command(script)
+                channel.settimeout(_ANSWER)
                 channel.sendall(f"lab: {text}\n".encode())
                 channel.shutdown_write()
-                limit = time.monotonic() + 5
                 while not channel.exit_status_ready() and time.monotonic() < limit:
                     time.sleep(0.1)
+                return channel.exit_status_ready() and channel.recv_exit_status() == 0
+        return False
 
     # ------------------------------------------------------------ the wire
 
@@ -193,7 +229,7 @@ class Guest:
         until = time.monotonic() + limit
         try:
             self._send(op, **fields)
-            line = self._line(op, until)
+            line = self._line(op, until, limit)
         except (OSError, EOFError, paramiko.SSHException) as error:
             self._explain(f"the connection broke during {op!r}: {error}")
         try:
@@ -210,21 +246,36 @@ class Guest:
         self._next += 1
         self._channel.sendall(msgspec.json.encode({"id": self._next, "op": op, **fields}) + b"\n")
 
-    def _line(self, op: str, limit: float) -> bytes:
+    def _line(self, op: str, until: float, limit: float) -> bytes:
         while b"\n" not in self._buffer:
             if len(self._buffer) > REPLY_LIMIT:
                 raise AgentError(f"{op!r}: the answer is longer than {REPLY_LIMIT} bytes")
             if self.console.look():
                 self._explain(f"during {op!r}")
-            if time.monotonic() > limit:
-                raise GuestTimedOut(f"no answer to {op!r}")
-            self._channel.settimeout(_SLICE)
-            with contextlib.suppress(socket.timeout):
-                if not (chunk := self._channel.recv(1 << 16)):
-                    self._explain(f"the agent's channel closed during {op!r}{self._stderr()}")
-                self._buffer += chunk
+            # Looked at before the answer is: the lab itself may have been stopped meanwhile.
+            late = time.monotonic() > until
+            if (chunk := self._chunk()) == b"":
+                self._explain(f"the agent's channel closed during {op!r}{self._stderr()}")
+            self._buffer += chunk or b""
+            if late and b"\n" not in self._buffer:
+                raise GuestTimedOut(f"no answer to {op!r} in {limit:.0f} s", limit)
         line, _, self._buffer = self._buffer.partition(b"\n")
         return line
+
+    def _chunk(self) -> bytes | None:
+        """What has come in _SLICE seconds: ``b""`` at the end, None for nothing.
+
+        A timeout of paramiko's recv() is by the clock on the wall: one that is set back while
+        it waits makes it wait until the clock is there again.
+        """
+        self._channel.settimeout(0.0)
+        if not select.select([self._channel], [], [], _SLICE)[0]:
+            return None
+        try:
+            return self._channel.recv(REPLY_LIMIT)
+        except TimeoutError:  # only stderr has something
+            time.sleep(_SLICE)
+            return None
 
     def _stderr(self) -> str:
         if not self._channel.recv_stderr_ready():
@@ -256,36 +307,78 @@ def _convert(raw: msgspec.Raw, kind: Any) -> Any:
         raise AgentError(f"unusable answer: {error}: {bytes(raw)[:200]!r}") from error
 
 
-def _session(client: paramiko.SSHClient) -> paramiko.Channel:
-    transport = client.get_transport()
-    if transport is None:
-        raise LostInstrument("the SSH transport closed before the agent was started")
-    return transport.open_session(timeout=30)
+def _session(client: paramiko.SSHClient, script: str, deadline: float) -> paramiko.Channel:
+    """A command on a channel of its own. LostInstrument, or GuestTimedOut after ``deadline``."""
+    try:
+        with _within(client, deadline):
+            transport = client.get_transport()
+            if transport is None:
+                raise LostInstrument("the SSH connection was closed before a command was started")
+            channel = transport.open_session(timeout=deadline)
+            channel.exec_command(script)
+    except (OSError, EOFError, paramiko.SSHException) as error:
+        raise LostInstrument(f"no command could be started over SSH: {error}") from error
+    return channel
+
+
+def _patient(*args: Any, **kwargs: Any) -> paramiko.Transport:
+    """A transport that waits for the keys of a slow guest: paramiko's own limit is 15 s."""
+    transport = paramiko.Transport(*args, **kwargs)
+    transport.handshake_timeout = _HANDSHAKE
+    return transport
+
+
+@contextlib.contextmanager
+def _within(client: paramiko.SSHClient, deadline: float) -> Iterator[None]:
+    """Close the connection after ``deadline`` seconds: not every wait of paramiko has a limit."""
+    fired = threading.Event()
+
+    def end() -> None:
+        fired.set()
+        client.close()
+
+    timer = threading.Timer(deadline, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except (OSError, EOFError, paramiko.SSHException) as error:
+        if fired.is_set() or isinstance(error, TimeoutError):
+            raise GuestTimedOut(f"no answer over SSH in {deadline:.0f} s", deadline) from error
+        raise
+    finally:
+        timer.cancel()
 
 
 @contextlib.contextmanager
 def connect(
     port: int, host_key: KeyPair, user_key: KeyPair, deadline: float
 ) -> Iterator[paramiko.SSHClient]:
-    """Root on 127.0.0.1:``port``; the host key is pinned. Raises LostInstrument."""
+    """Root on 127.0.0.1:``port``; the host key is pinned.
+
+    Raises LostInstrument, or GuestTimedOut after ``deadline`` seconds.
+    """
     client = paramiko.SSHClient()
     client.set_missing_host_key_policy(paramiko.RejectPolicy())
     client.get_host_keys().add(f"[127.0.0.1]:{port}", "ssh-ed25519", host_key.paramiko())
     try:
         try:
-            client.connect(
-                "127.0.0.1",
-                port=port,
-                username="root",
-                pkey=user_key.paramiko(),
-                timeout=deadline,
-                banner_timeout=deadline,
-                auth_timeout=deadline,
-                allow_agent=False,
-                look_for_keys=False,
-            )
+            with _within(client, deadline):
+                client.connect(
+                    "127.0.0.1",
+                    port=port,
+                    username="root",
+                    pkey=user_key.paramiko(),
+                    timeout=deadline,
+                    banner_timeout=2 * deadline,  # _within ends it, and knows why
+                    auth_timeout=2 * deadline,
+                    allow_agent=False,
+                    look_for_keys=False,
+                    transport_factory=_patient,
+                )
         except (OSError, EOFError, paramiko.SSHException) as error:
-            raise LostInstrument(f"SSH to the guest failed: {error}") from error
+            what = str(error) or type(error).__name__
+            raise LostInstrument(f"SSH to the guest failed: {what}") from error
         yield client
     finally:
         client.close()

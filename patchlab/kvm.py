@@ -8,13 +8,12 @@ or hangs in its decompressor. That file can be opened says nothing.
 from __future__ import annotations
 
 import os
-import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
-from patchlab import host, machine, proc
+from patchlab import host, machine, proc, scratch
 from patchlab.errors import LostInstrument
 from patchlab.guest import GuestCrashed, GuestTimedOut
 from patchlab.model import BootKind, Clock, Image, Lab, Limits, Root
@@ -61,7 +60,7 @@ def prove(image: Image, root: Root, lab: Lab, cache: Cache, progress: Progress) 
         return known
     with progress.step("KVM: booting the first image under it"):
         proof = _try(image, root, lab)
-    _file(cache).write_bytes(msgspec.json.encode(proof))
+    scratch.write(_file(cache), msgspec.json.encode(proof).decode())
     progress.note(f"KVM {proof}")
     return proof
 
@@ -75,8 +74,7 @@ def _try(image: Image, root: Root, lab: Lab) -> Proof:
     start = machine.Start(image, BootKind.CHECK, Clock.WALL, seed=1)
     limits = Limits(_PATIENCE, _PATIENCE, _PATIENCE, _PATIENCE, _PATIENCE)
     when = datetime.now(UTC).isoformat(timespec="seconds")
-    with tempfile.TemporaryDirectory(prefix="patchlab-kvm-") as name:
-        folder = Path(name)
+    with scratch.folder("proof") as folder:
         try:
             with machine.boot(start, root, lab.machine, limits, folder) as running:
                 seconds = running.ready_seconds

@@ -21,13 +21,15 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from patchlab import keys, proc, sandbox
+from patchlab import full, hang, keys, proc, sandbox, scratch
 from patchlab.errors import LostInstrument
 from patchlab.guest import Console, Guest, GuestCrashed, GuestTimedOut, connect
 from patchlab.model import BootKind, Clock, Image, Limits, Machine, Root
+from patchlab.store import content
+from patchlab.vigil import Vigil
 
 DEBUG = "debug"  # the fragment that makes a kernel argue back: kernels/config/debug.config
 
@@ -35,6 +37,7 @@ GUEST_CODE = Path(__file__).parent.parent / "guest"
 SHARE = "/run/lab"  # where the guest sees its read-only share
 ICOUNT_SHIFT = 1  # one instruction is 2**1 ns of guest time
 _READY = "lab.ready"
+_MONITOR = "qmp.sock"
 # Each costs a mount under TCG and a piece of the command line, which virtme-ng keeps short.
 _WRITABLE = ("/etc", "/mnt", "/root", "/var")
 _PORT_TRIES = 5
@@ -123,7 +126,7 @@ def control_argv(folder: Path, start: Start) -> list[str]:
         *("-chardev", f"socket,id=ready,path={folder / 'ready.sock'}"),
         *("-device", "virtio-serial-pci"),
         *("-device", f"virtserialport,chardev=ready,name={_READY}"),
-        *("-qmp", f"unix:{folder / 'qmp.sock'},server=on,wait=off"),
+        *("-qmp", f"unix:{folder / _MONITOR},server=on,wait=off"),
         *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
         *("-seed", str(start.seed & 0xFFFFFFFF)),
     ]
@@ -148,6 +151,10 @@ def kernel_options(start: Start) -> list[str]:
         # There, too, a guest's TSC was calibrated against the PIT and came out 4.5 times too
         # slow, so that its clock ran ahead of every deadline. The HPET is QEMU's own clock.
         options += ["tsc=unstable"]
+        # And there the kernel found no timer tick in the few that it counts, and panicked.
+        options += ["no_timer_check"]
+    if start.kind is BootKind.CHECK:
+        options += hang.NMI_OPTIONS
     if DEBUG in start.image.fragments:
         # A host that gives a vCPU no time for 20 s is no lockup of the guest.
         options += ["watchdog_thresh=60"]
@@ -185,44 +192,48 @@ def boot(
 
     ``folder`` is the boot's own, kept by the caller; ``folder/console.log`` is its console.
     Raises LostInstrument (QEMU or SSH broke), GuestCrashed (the kernel died before the agent
-    answered), GuestTimedOut (it never answered within ``limits.boot`` seconds).
+    answered), GuestTimedOut (it never answered within ``limits.boot`` seconds). A
+    GuestTimedOut of the caller's ends the guest as hang.escalate() says.
     """
     begun = time.monotonic()
     with contextlib.ExitStack() as stack:
-        private = Path(stack.enter_context(_private_folder()))
         host_key, user_key = keys.generate(), keys.generate()
-        share = _fill_share(private / "share", start.code, host_key, user_key)
-        _backing_files(machine, private)
+        with full.told("a boot", Path(tempfile.gettempdir()), full.TMP_REMEDY):
+            private = stack.enter_context(scratch.folder("boot"))
+            share = _fill_share(private / "share", start.code, host_key, user_key)
+            _backing_files(machine, private)
         ready = stack.enter_context(_listen(private / "ready.sock"))
         console = Console(folder / "console.log")
+        stack.callback(console.keep_marks)
         port, argv, qemu = stack.enter_context(_qemu(start, root, machine, private, share, folder))
-        _wait_ready(ready, qemu, console, begun + limits.boot, folder)
-        left = max(5.0, begun + limits.boot - time.monotonic())
-        client = stack.enter_context(connect(port, host_key, user_key, left))
-        guest = Guest(client, console, alive=lambda: qemu.poll() is None)
-        guest.hello(left)
-        yield Running(
-            guest, console, tuple(argv), time.monotonic() - begun, private, port, user_key
-        )
+        vigil = stack.enter_context(Vigil(qemu.pid))
+        check = start.kind is BootKind.CHECK
+        suspect = hang.Suspect(console, qemu, vigil, private / _MONITOR, nmi=check)
+        try:
+            _wait_ready(ready, qemu, console, limits.boot, folder)
+            left = max(5.0, begun + limits.boot - time.monotonic())
+            client = stack.enter_context(connect(port, host_key, user_key, left))
+            guest = Guest(client, console, alive=lambda: qemu.poll() is None)
+            suspect = replace(suspect, guest=guest)
+            guest.hello(left)
+            seconds = time.monotonic() - begun
+            yield Running(guest, console, tuple(argv), seconds, private, port, user_key)
+        except GuestTimedOut as late:
+            raise hang.escalate(late, suspect) from late
+        except LostInstrument as lost:
+            # QEMU dies without a word when a page of a pmem device has no room.
+            if full.is_full(None, private):
+                raise full.error(f"a boot: {lost}", private, 0, full.TMP_REMEDY) from lost
+            raise
 
 
 def await_exit(running: Running, deadline: float) -> bool:
-    """Power the guest off and wait for QEMU to go; False when it did not in time."""
+    """Power the guest off and wait for QEMU to go; False when it did not in ``deadline``."""
     running.guest.poweroff()
     limit = time.monotonic() + deadline
     while running.guest.alive() and time.monotonic() < limit:
         time.sleep(0.05)
     return not running.guest.alive()
-
-
-@contextlib.contextmanager
-def _private_folder() -> Iterator[str]:
-    """A short path (unix sockets allow 107 bytes), mode 0700, gone afterwards."""
-    folder = tempfile.mkdtemp(prefix="patchlab-")
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _fill_share(share: Path, code: Path, host_key: keys.KeyPair, user_key: keys.KeyPair) -> Path:
@@ -234,10 +245,27 @@ def _fill_share(share: Path, code: Path, host_key: keys.KeyPair, user_key: keys.
     return share
 
 
+def agent_digest() -> str:
+    """Names the code that guests run: all that _fill_share() gives them."""
+    files = sorted(path for path in GUEST_CODE.rglob("*") if _shared(path))
+    return content.digest(
+        *(part for file in files for part in (str(file.relative_to(GUEST_CODE)), file.read_bytes()))
+    )
+
+
+def _shared(path: Path) -> bool:
+    parts = path.relative_to(GUEST_CODE).parts
+    hidden = any(part == "__pycache__" or part.startswith(".") for part in parts)
+    return path.is_file() and not hidden
+
+
 def _backing_files(machine: Machine, folder: Path) -> None:
+    """The pmem devices. Sparse, and all that they may come to take has to be free."""
+    need = sum(device.size for device in machine.pmem)
+    full.require("the guest's pmem devices", folder, need, full.TMP_REMEDY)
     for number, device in enumerate(machine.pmem):
         with (folder / f"pmem{number}").open("wb") as file:
-            file.truncate(device.size)  # sparse
+            file.truncate(device.size)
 
 
 @contextlib.contextmanager
@@ -297,10 +325,13 @@ def _process(
         network=True,
         devices=[Path("/dev/kvm")] if start.clock is Clock.WALL else [],
     )
+    log = folder / "console.log"
+    log.unlink(missing_ok=True)  # of a try whose port was taken
     with (
-        (folder / "console.log").open("wb") as console,
-        (folder / "qemu.log").open("wb") as log,
-        proc.spawn(boxed, stdout=log.fileno(), stderr=console.fileno()) as qemu,
+        # Appending: what QEMU says of itself would else stand on the kernel's first lines.
+        log.open("ab") as console,
+        (folder / "qemu.log").open("wb") as output,
+        proc.spawn(boxed, stdout=output.fileno(), stderr=console.fileno()) as qemu,
     ):
         yield qemu
 
@@ -344,13 +375,15 @@ def _wait_ready(
     listener: socket.socket,
     qemu: subprocess.Popen[bytes],
     console: Console,
-    limit: float,
+    deadline: float,
     folder: Path,
 ) -> None:
-    """Until the guest says that its SSH server listens."""
+    """Until the guest says that its SSH server listens, for ``deadline`` seconds."""
     channel: socket.socket | None = None
+    limit = time.monotonic() + deadline
     with contextlib.ExitStack() as stack:
         while True:
+            late = time.monotonic() > limit
             watched = channel or listener
             if select.select([watched], [], [], 0.1)[0]:
                 if channel is None:
@@ -367,8 +400,9 @@ def _wait_ready(
                     + _last_lines(console.path),
                     hint=f"its console: {console.path}, its output: {folder / 'qemu.log'}",
                 )
-            if time.monotonic() > limit:
-                raise GuestTimedOut("the guest never said that it was ready")
+            if late:
+                what = f"the guest never said that it was ready in {deadline:.0f} s"
+                raise GuestTimedOut(what, deadline)
 
 
 def _last_lines(path: Path) -> str:

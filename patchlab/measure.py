@@ -10,7 +10,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-from patchlab import console, machine
+from patchlab import console, full, machine
 from patchlab.errors import LostInstrument
 from patchlab.guest import AgentRefused, GuestCrashed, GuestTimedOut
 from patchlab.model import (
@@ -52,6 +52,7 @@ class _Seen:
     ready_seconds: float = 0.0
     argv: tuple[str, ...] = ()
     facts: dict[str, str] = field(default_factory=dict)
+    asked: CheckInfo | None = None  # the check that has not answered yet
     checks: list[CheckResult] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     unmeasured: list[MetricOutcome] = field(default_factory=list)
@@ -66,15 +67,25 @@ def boot(
     known: Sequence[console.KnownSplat],
     step: Step,
 ) -> BootRecord:
-    """Make the boot, do the task, scan the log. Never raises for a dead guest or instrument."""
+    """Make the boot, do the task, scan the log. Never raises for a dead guest or instrument.
+
+    DiskFull when there is no room for its results: then it could not be kept either.
+    """
     started, begun, seen = datetime.now(UTC), time.monotonic(), _Seen()
     lab = patient(lab, task.start.image)
-    folder.mkdir(parents=True, exist_ok=True)
-    outcome, reason = _drive(task, root, lab, folder, seen, step)
+    with full.told("the results of a boot", folder, full.RESULTS_REMEDY):
+        folder.mkdir(parents=True, exist_ok=True)
+        outcome, reason, heard = _drive(task, root, lab, folder, seen, step)
+    if outcome is Outcome.PASSED and full.is_full(None, folder):
+        outcome, reason = Outcome.LOST, f"its log may be cut: no space left in {folder}"
     log = folder / "console.log"
-    text = log.read_text("utf-8", "replace") if log.is_file() else ""
-    findings = console.scan(text.split("\n"), known, date.today())
-    outcome, reason = judge(outcome, reason, findings, text)
+    data = log.read_bytes() if log.is_file() else b""
+    text = data.decode("utf-8", "replace")
+    # What the lab made a hung guest say is no finding.
+    own = data[:heard].decode("utf-8", "replace")
+    findings = console.scan(own.split("\n"), known, date.today())
+    outcome, reason = judge(outcome, reason, findings, own)
+    answered = (*seen.checks, *_unanswered(seen, outcome, reason))
     return BootRecord(
         variant=task.variant,
         image_key=task.start.image.key,
@@ -92,7 +103,7 @@ def boot(
         argv=seen.argv,
         facts=seen.facts,
         console=text,
-        checks=(*seen.checks, *_not_run(task, seen, reason)),
+        checks=(*answered, *_not_run(task, answered, outcome, reason)),
         samples=tuple(seen.samples),
         unmeasured=(*seen.unmeasured, *_not_measured(task, seen, reason)),
         findings=findings,
@@ -101,25 +112,25 @@ def boot(
 
 def _drive(
     task: Task, root: Root, lab: Lab, folder: Path, seen: _Seen, step: Step
-) -> tuple[Outcome, str]:
-    """What became of the boot as the host saw it; what it showed goes into ``seen``."""
+) -> tuple[Outcome, str, int | None]:
+    """What became of the boot as the host saw it; what it showed goes into ``seen``.
+
+    Third, how many bytes of the console are the guest's own; None for all.
+    """
     try:
         with machine.boot(task.start, root, lab.machine, lab.limits, folder) as running:
             seen.ready_seconds, seen.argv = running.ready_seconds, running.argv
-            try:
-                _work(task, running, lab, seen, step)
-            except GuestTimedOut as error:
-                running.guest.marker(f"deadline passed: {error}")
-                raise
+            _work(task, running, lab, seen, step)
             if not machine.await_exit(running, lab.limits.poweroff):
-                return Outcome.TIMED_OUT, "the guest did not power off"
+                what = f"the guest did not power off in {lab.limits.poweroff:.0f} s"
+                raise GuestTimedOut(what, lab.limits.poweroff)
     except GuestCrashed as error:
-        return Outcome.CRASHED, str(error)
+        return Outcome.CRASHED, str(error), None
     except GuestTimedOut as error:
-        return Outcome.TIMED_OUT, str(error)
-    except LostInstrument as error:
-        return Outcome.LOST, str(error)
-    return Outcome.PASSED, ""
+        return Outcome.TIMED_OUT, str(error), error.heard
+    except (LostInstrument, full.DiskFull) as error:
+        return Outcome.LOST, str(error), None
+    return Outcome.PASSED, "", None
 
 
 def judge(
@@ -207,17 +218,13 @@ def _check(
 
     if refused:
         return ended(Outcome.FAILED, f"could not be prepared: {refused}")
+    seen.asked = check
     try:
         limit = check.patience * deadline
         seen.checks.append(running.guest.check(check.feature, check.id, limit))
     except AgentRefused as error:
-        return ended(Outcome.FAILED, str(error))
-    except GuestCrashed as error:
-        ended(Outcome.CRASHED, str(error))
-        raise
-    except GuestTimedOut as error:
-        ended(Outcome.TIMED_OUT, str(error))
-        raise
+        ended(Outcome.FAILED, str(error))
+    seen.asked = None
     return None
 
 
@@ -254,9 +261,19 @@ def _measure(
 # ---------------------------------------------------------------- what was not reached
 
 
-def _not_run(task: Task, seen: _Seen, reason: str) -> list[CheckResult]:
-    ran = {(c.feature, c.id) for c in seen.checks}
-    why = f"the boot ended before it: {reason}"
+def _unanswered(seen: _Seen, outcome: Outcome, reason: str) -> list[CheckResult]:
+    """The check under which the guest died or hung; none when the instrument broke."""
+    check = seen.asked
+    if check is None or outcome not in (Outcome.CRASHED, Outcome.TIMED_OUT):
+        return []
+    return [CheckResult(check.id, check.feature, outcome, check.sentence, reason, 0.0)]
+
+
+def _not_run(
+    task: Task, done: Sequence[CheckResult], outcome: Outcome, reason: str
+) -> list[CheckResult]:
+    ran = {(c.feature, c.id) for c in done}
+    why = f"the boot ended before it: {reason or outcome}"
     return [
         CheckResult(c.id, c.feature, Outcome.NOT_RUN, c.sentence, why, 0.0)
         for c in task.checks

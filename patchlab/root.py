@@ -3,16 +3,21 @@
 
 It is an ext4 image on a virtio disk. Over 9p every file that Python looks up is a round
 trip, and under TCG the agent answered after 45 s instead of 15.
+
+An ordinary user's mmdebstrap works in a user namespace and would leave a tree of other
+people's files (subuid(5)), which its caller can neither change nor remove. So it gives a
+tarball, which the caller unpacks as his own; on the disk all of it belongs to root.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 import msgspec
 
-from patchlab import apt, proc
+from patchlab import apt, proc, scratch, whole
 from patchlab.errors import LostInstrument
 from patchlab.model import Machine, Root
 from patchlab.paths import Cache
@@ -49,6 +54,7 @@ def make(machine: Machine, cache: Cache, progress: Progress) -> Root:
     mmdebstrap fails, MissingTool when it is not there.
     """
     name = key(machine)
+    whole.keep(cache.room("roots"), name, whole.root_damage, progress)
     folder = content.publish(
         cache.room("roots"), name, lambda to: _bootstrap(machine, to, cache, name, progress)
     )
@@ -84,11 +90,26 @@ def _debootstrap(machine: Machine, tree: Path, log: Path, step: Step) -> None:
         lines += 1
         step.advance(min(lines, _LINES), _LINES + 1)
 
-    proc.run(_argv(machine, tree), deadline=_DEADLINE, log=log, line=line)
+    made = tree if _is_root() else tree.with_suffix(".tar")
+    # Not in $TMPDIR itself, where nobody would know what a killed mmdebstrap left.
+    with scratch.folder("drop") as temporary:
+        temporary.chmod(0o1777)  # it works as other users as well: apt's, subordinate ones
+        env = {"TMPDIR": str(temporary)}
+        proc.run(_argv(machine, made), deadline=_DEADLINE, env=env, log=log, line=line)
+    if made != tree:
+        _unpack(made, tree, log)
     for name in _REMOVED:
         (tree / name).unlink(missing_ok=True)
     for name in _MOUNT_POINTS:
         (tree / name).mkdir(parents=True, exist_ok=True)
+
+
+def _unpack(tarball: Path, tree: Path, log: Path) -> None:
+    """As an ordinary user, who may make no device nodes; the guest mounts devtmpfs there."""
+    tree.mkdir()
+    options = ["--no-same-owner", "--preserve-permissions", "--exclude=./dev/*"]
+    proc.run(["tar", "-xf", str(tarball), "-C", str(tree), *options], deadline=300, log=log)
+    tarball.unlink()
 
 
 def _packages(tree: Path) -> dict[str, str]:
@@ -102,10 +123,17 @@ def _disk(tree: Path, disk: Path, log: Path) -> None:
     used = proc.run(["du", "--summarize", "--block-size=1M", str(tree)], deadline=60)
     megabytes = int(int(used.output.split()[0]) * _ROOM) + 32
     options = ["-q", "-t", "ext4", "-O", "^has_journal", "-m", "0", "-d", str(tree)]
-    proc.run(["mke2fs", *options, str(disk), f"{megabytes}M"], deadline=300, log=log)
+    # In this namespace the caller's own files are root's.
+    become_root = ["bwrap", "--unshare-user", "--uid", "0", "--gid", "0", "--bind", "/", "/", "--"]
+    argv = ["mke2fs", *options, str(disk), f"{megabytes}M"]
+    proc.run(argv if _is_root() else [*become_root, *argv], deadline=300, log=log)
 
 
-def _argv(machine: Machine, tree: Path) -> list[str]:
+def _is_root() -> bool:
+    return os.geteuid() == 0
+
+
+def _argv(machine: Machine, to: Path) -> list[str]:
     return [
         "mmdebstrap",
         "--variant=minbase",
@@ -113,6 +141,6 @@ def _argv(machine: Machine, tree: Path) -> list[str]:
         '--aptopt=APT::Install-Recommends "false"',
         *(f"--dpkgopt=path-exclude={pattern}" for pattern in _EXCLUDED),
         machine.root_suite,
-        str(tree),
+        str(to),
         apt.mirror().uri,
     ]

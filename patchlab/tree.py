@@ -3,54 +3,121 @@
 
 Sources are hard-linked. That is safe for ``git apply``, which writes a new file and
 renames it, and not for a compiler, which truncates in place: what a build made is copied.
+
+make compares dates, and the host's clock may have been set back since the base was built:
+then patched files would be older than the objects, and the image would lack the patch. So no
+date of a clone comes from the clock. What a build made gets the date of the newest source,
+which is up to date for make, and patched files one second more.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+import tempfile
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 
 from patchlab import proc
+from patchlab.errors import LostInstrument, MissingTool
 
 _DEADLINE = 600.0
+_LATER = 1_000_000_000  # nanoseconds: file systems that keep seconds only can tell the two
 
 
-def clone(source: Path, built: Path | None, to: Path) -> None:
+def require_room_for_trees(folder: Path) -> None:
+    """MissingTool unless trees can be built and shared on the folder's file system."""
+    remedy = "name a folder on another file system in $XDG_CACHE_HOME"
+    if os.statvfs(folder).f_flag & os.ST_NOEXEC:
+        raise MissingTool(
+            f"{folder} is on a file system that is mounted noexec, and make runs its own tools",
+            hint=f"{remedy}, or mount it with exec",
+        )
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        file = Path(name) / "file"
+        file.touch()
+        try:
+            file.with_name("link").hardlink_to(file)
+            file.with_name("symlink").symlink_to(file)
+        except OSError as error:
+            raise MissingTool(
+                f"{folder} is on a file system without hard or symbolic links "
+                f"({error.strerror}), and trees share their files",
+                hint=remedy,
+            ) from error
+
+
+def clone(source: Path, built: Path | None, to: Path) -> int:
     """Make ``to`` a copy of ``source``, and of what building ``built`` added or changed.
 
-    ``built`` is itself such a clone. Time stamps are kept, so that make goes on where the
-    build of ``built`` ended. ``to`` must not exist; all three are on one filesystem.
+    ``built`` is itself such a clone, and all of its files get one date, so that make goes on
+    where the build of ``built`` ended. ``to`` must not exist; all three are on one filesystem.
+    Returns the date of the newest source in nanoseconds, for ``date_patched``. Raises
+    LostInstrument when the host's clock is before it.
     """
+    made = built or source
+    newest, added = _compare(source, made)
+    _require_later(newest, source)
     proc.run(["cp", "-al", "--", str(source), str(to)], deadline=_DEADLINE)
-    if built is None:
-        return
-    for path in _added(source, built):
+    for path in added:
         target = to / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)
-        shutil.copy2(built / path, target, follow_symlinks=False)
+        shutil.copy2(made / path, target, follow_symlinks=False)
+        os.utime(target, ns=(newest, newest), follow_symlinks=False)
+    return newest
 
 
-def _added(source: Path, built: Path) -> Iterator[str]:
-    """Relative paths in ``built`` of every file that is not the same inode in ``source``."""
-    pending = [""]
+def date_patched(tree: Path, files: Iterable[str], newest: int) -> None:
+    """Date the files that patches wrote after all that ``clone`` put there."""
+    for name in files:
+        path = tree / name
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            # A link to the shared source is what the patch did not write.
+            if path.lstat().st_nlink == 1:
+                os.utime(path, ns=(newest + _LATER,) * 2, follow_symlinks=False)
+
+
+def _require_later(newest: int, source: Path) -> None:
+    """make writes files with the clock's date; they must be later than the sources."""
+    if time.time_ns() <= newest + _LATER:
+        dates = [datetime.fromtimestamp(t, UTC).date() for t in (time.time(), newest / 1e9)]
+        raise LostInstrument(
+            f"the clock of this host says {dates[0]}, and {source} has a file of {dates[1]}: "
+            "make goes by these dates",
+            hint="set the clock, or the dates of the base's files, and start again",
+        )
+
+
+def _compare(source: Path, built: Path) -> tuple[int, list[str]]:
+    """The newest date of a source in nanoseconds, and what ``built`` has beside the sources.
+
+    That is every file which is not the same inode in ``source``, as relative paths.
+    """
+    newest, added, pending = 0, list[str](), [""]
     while pending:
         folder = pending.pop()
-        pristine = _inodes(source / folder)
+        pristine, latest = _inodes(source / folder)
+        newest = max(newest, latest)
         with os.scandir(built / folder) as entries:
             for entry in entries:
                 path = f"{folder}{entry.name}"
                 if entry.is_dir(follow_symlinks=False):
                     pending.append(f"{path}/")
                 elif pristine.get(entry.name) != entry.inode():
-                    yield path
+                    added.append(path)
+    return newest, added
 
 
-def _inodes(folder: Path) -> dict[str, int]:
-    try:
-        with os.scandir(folder) as entries:
-            return {entry.name: entry.inode() for entry in entries}
-    except FileNotFoundError:
-        return {}
+def _inodes(folder: Path) -> tuple[dict[str, int], int]:
+    """Name -> inode of what is in a folder, and the newest date of its files."""
+    inodes, newest = dict[str, int](), 0
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            inodes[entry.name] = entry.inode()
+            if not entry.is_dir(follow_symlinks=False):
+                newest = max(newest, entry.stat(follow_symlinks=False).st_mtime_ns)
+    return inodes, newest
