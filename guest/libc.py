@@ -30,6 +30,7 @@ PR_SET_PDEATHSIG = 1
 STATX_ATTR_DAX = 0x00200000  # linux/stat.h
 AT_EMPTY_PATH = 0x1000
 
+_PIDFD_GETFD = 438  # on every architecture
 _STATX_NUMBER = {"x86_64": 332, "aarch64": 291}
 _STATX_ATTRIBUTES = 8  # offsets in struct statx
 _STATX_ATTRIBUTES_MASK = 56
@@ -174,6 +175,15 @@ def read_to(fd: int, address: int, length: int) -> int:
 def size_pipe(pipe: int, size: int) -> None:
     """Room for ``size`` bytes at least."""
     fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, size)
+
+
+def descriptor_of(pid: int, fd: int) -> int:
+    """A descriptor of our own for the file that the process has open as ``fd`` (pidfd_getfd(2))."""
+    process = os.pidfd_open(pid)
+    try:
+        return _checked(_libc.syscall(_PIDFD_GETFD, process, fd, 0), "pidfd_getfd")
+    finally:
+        os.close(process)
 
 
 def die_with_parent(signal_number: int) -> None:

@@ -66,25 +66,25 @@ def _shmem() -> int:
 
 @both
 def nothing_leaks(_context: Context, target: Target) -> str:
-    cycles = CYCLES if target.kind == direct.FUSE else CYCLES // 4
     with target.open() as fd:
         for cycle in range(20):
             _cycle(target, fd, cycle)
         _settle(target, fd)
         before = Left.now(target)
-        for cycle in range(cycles):
+        for cycle in range(CYCLES):
             _cycle(target, fd, cycle)
             if cycle % 100 == 99:
                 _settle(target, fd)
         _settle(target, fd)
         after = Left.now(target)
-    slack = cycles // 10  # a leak of one in ten cycles shows
+    slack = CYCLES // 10  # a leak of one in ten cycles shows
     seen = f"before {before}, after {after}"
     need(after.fds == before.fds and after.waiting == 0, seen)
-    for what in ("files", "inodes"):
-        need(getattr(after, what) - getattr(before, what) < slack, seen)
+    need(after.inodes - before.inodes < slack, seen)
+    # file-nr leaves out what each CPU has not folded in, up to 32 of either sign.
+    need(after.files - before.files < 2 * slack, seen)
     need(after.shmem - before.shmem < slack * PAGE // 1024, seen)
-    return f"{cycles} cycles: descriptors {after.fds}, requests waiting {after.waiting}, as before"
+    return f"{CYCLES} cycles: descriptors {after.fds}, requests waiting {after.waiting}, as before"
 
 
 def _cycle(target: Target, fd: int, cycle: int) -> None:

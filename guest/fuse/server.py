@@ -18,13 +18,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from guest import libc
 from guest.fuse import errands
 from guest.fuse import protocol as p
+from guest.fuse.errands import Errand
 from guest.fuse.protocol import Op
 
 # A handler gives the reply's payload, or an errno, negative; None when it replies later.
@@ -80,7 +80,7 @@ class Server:
         self.facts = {"major": 0, "minor": 0, "offered": 0, "agreed": 0}
         self.opened = 0  # files opened so far; a file handle is a number of its own
         self.spoiling: tuple[int, int] = (0, 0)  # after the reply to this op, so many bad reads
-        self.errand: Callable[[], object] | None = None  # done once, when a READ came
+        self.errand: Errand | None = None  # done once, when a READ came
         self.handlers: dict[int, Handler] = {
             Op.INIT: self.init,
             Op.CUSE_INIT: self.cuse_init,
@@ -153,7 +153,7 @@ class Server:
 
         return receive
 
-    def _run_errand(self, errand: Callable[[], object]) -> None:
+    def _run_errand(self, errand: Errand) -> None:
         self.errand = None
         # The control channel must go on, whatever this waits for.
         self.changed.release()
@@ -358,10 +358,11 @@ class Server:
             self.spoiling = (after, count)
         return {}
 
-    def do_errand(self, kind: str, path: str, offset: int) -> dict[str, Any]:
+    def do_errand(self, kind: str, pid: int, what: int) -> dict[str, Any]:
         """The next READ is answered after this, by the thread that serves and no other."""
+        errand = errands.KINDS[kind](pid, what)
         with self.changed:
-            self.errand = partial(errands.KINDS[kind], path, offset)
+            self.errand = errand
         return {}
 
     def do_write(self, message: str) -> dict[str, Any]:

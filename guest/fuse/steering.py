@@ -129,12 +129,13 @@ class Service:
         """After the server's next reply to ``after``, its next reads fault (EFAULT)."""
         self._order("spoil", after=after, count=count)
 
-    def errand(self, kind: str, path: Path, offset: int = 0) -> None:
+    def errand(self, kind: str, pid: int, what: int) -> None:
         """Before it answers the next READ, the thread that serves does this itself.
 
-        ``map`` maps a page of the file, ``read`` reads one byte of it; both at ``offset``.
+        ``map`` maps a page of that process's descriptor ``what``; ``read`` reads a byte of its
+        memory at the address ``what``. Raises RuntimeError when the server cannot.
         """
-        self._order("errand", kind=kind, path=str(path), offset=offset)
+        self._order("errand", kind=kind, pid=pid, what=what)
 
     def write(self, message: bytes) -> int:
         """The server writes these bytes to the kernel as they are; 0 or the errno."""
