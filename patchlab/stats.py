@@ -128,24 +128,27 @@ def paired(
             reason=f"a spread of zero: {n} blocks gave the same ratio, so the boots repeat"
             " one trajectory and are no replicates",
         )
-    test = _scipy().ttest_1samp(d, 0.0)
-    interval = test.confidence_interval(confidence)
+    mean, error = statistics.fmean(d), spread / math.sqrt(n)
+    reach = float(_special().stdtrit(n - 1, (1 + confidence) / 2)) * error
+    bound = math.log1p(margin)
     return PairedEffect(
         n,
         margin,
         ratio,
-        math.expm1(interval.low),
-        math.expm1(interval.high),
+        math.expm1(mean - reach),
+        math.expm1(mean + reach),
         spread,
-        float(test.pvalue),
-        _equivalence(d, math.log1p(margin)),
+        p=min(1.0, 2 * _beyond(abs(mean) / error, n)),
+        p_equivalent=_beyond((bound - abs(mean)) / error, n),
     )
 
 
-def _equivalence(d: Sequence[float], bound: float) -> float:
-    above = _scipy().ttest_1samp(d, -bound, alternative="greater").pvalue
-    below = _scipy().ttest_1samp(d, bound, alternative="less").pvalue
-    return float(max(above, below))
+def _beyond(t: float, n: int) -> float:
+    """P(T > t) of Student's t with n − 1 degrees of freedom.
+
+    What scipy.stats.ttest_1samp gives, in a hundredth of its time.
+    """
+    return float(_special().stdtr(n - 1, -t))
 
 
 def sign_flip(d: Sequence[float]) -> float:

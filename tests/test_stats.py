@@ -7,6 +7,7 @@ import random
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from scipy import stats as scipy_stats  # type: ignore[import-untyped]
 
 from patchlab import stats
 from patchlab.model import Clock, Polarity
@@ -224,3 +225,17 @@ def test_a_metric_that_shows_nothing_never_makes_a_secondary_one_clearer(
     for one, other in zip(before, after[:-1], strict=True):
         assert one.p is not None and other.p is not None
         assert other.p >= one.p - 1e-12
+
+
+@settings(deadline=None)
+@given(_ARMS)
+def test_p_values_are_those_of_scipys_t_tests(jitters: list[tuple[float, float]]) -> None:
+    baseline, candidate = _levels(jitters)
+    d = stats.log_ratios(baseline, candidate)
+    effect = stats.paired(baseline, candidate, margin=MARGIN)
+    assume(effect.p is not None)
+    bound = math.log1p(MARGIN)
+    above = scipy_stats.ttest_1samp(d, -bound, alternative="greater").pvalue
+    below = scipy_stats.ttest_1samp(d, bound, alternative="less").pvalue
+    assert effect.p == pytest.approx(scipy_stats.ttest_1samp(d, 0).pvalue, rel=1e-6, abs=1e-12)
+    assert effect.p_equivalent == pytest.approx(max(above, below), rel=1e-6, abs=1e-12)
