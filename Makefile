@@ -4,13 +4,15 @@
 PYTHON := .venv/bin/python
 RUN := $(PYTHON) runner.py
 
-.PHONY: help lab check quick prove setup lock clean
+.PHONY: help lab check quick prove bench setup lock clean
 
 help:
 	@echo "make lab     set everything up, run lab.toml, write results/report.html"
 	@echo "make check   set everything up, pass all tests (builds and boots kernels)"
 	@echo "make quick   linters and unit tests only: under a minute, no guest"
-	@echo "make prove   the long evidence: every check seen red, clean builds; resumes"
+	@echo "make prove   the long evidence, step by step; goes on where it was interrupted"
+	@echo "             make prove STEPS=--help lists the steps, STEPS='boots user' takes two"
+	@echo "make bench   how fast the lab itself is: docs/speed.md (an hour; never fails)"
 	@echo "make setup   apt packages and .venv only"
 	@echo "make lock    lock the Python packages of requirements.in with their hashes"
 	@echo "make clean   remove .venv and results (the cache stays: runner.py gc)"
@@ -31,7 +33,10 @@ quick: setup
 	$(PYTHON) -m pytest -m 'not vm'
 
 prove: setup
-	$(PYTHON) -m tests.prove
+	$(PYTHON) -m tests.prove $(STEPS)
+
+bench: setup
+	$(PYTHON) -m benchmarks $(FIGURES)
 
 setup:
 	@python3 bootstrap.py

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -49,8 +50,12 @@ _SHOWN_ERRORS = 5
 _ADVICE = "the log has the rest; a missing tool or header is found by runner.py doctor"
 
 
-def toolchain() -> dict[str, str]:
-    """Tool -> its version line, of the tools inside the sandbox. Raises MissingTool."""
+@functools.cache
+def toolchain() -> Mapping[str, str]:
+    """Tool -> its version line, of the tools inside the sandbox. Raises MissingTool.
+
+    Asked once: seven programs are started for it, and each variant's key wants it twice.
+    """
     env = {"PATH": sandbox.PATH}
     return {
         tool: proc.run([tool, option], deadline=20, env=env).output.split("\n", 1)[0]
