@@ -32,7 +32,9 @@ from patchlab.errors import LabError, MissingTool  # noqa: E402
 def main(folder: Path) -> int:
     """Set up ``folder``, which holds requirements.txt and gets .venv. Returns the exit code."""
     try:
-        packages()
+        if packages():
+            # apt may have brought another build of this very Python, and .venv is made for one.
+            os.execv(sys.executable, [sys.executable, *sys.argv])
         environment(folder)
     except LabError as error:
         hint = f"\n  next: {error.hint}" if error.hint else ""
@@ -51,11 +53,14 @@ def say(line: str) -> None:
 # ---------------------------------------------------------------- apt
 
 
-def packages() -> None:
-    """Install what is missing, as root; else raise MissingTool with the line to type."""
+def packages() -> bool:
+    """Install what is missing, as root; whether there was any. Raises MissingTool.
+
+    An ordinary user gets the line to type.
+    """
     missing = host.missing_packages()
     if not missing:
-        return
+        return False
     say(f"apt packages that are missing: {' '.join(missing)}")
     if os.geteuid() != 0:
         raise MissingTool("they need root to install", hint=host.install_line(missing))
@@ -65,6 +70,7 @@ def packages() -> None:
     if left := host.missing_packages():
         hint = "runner.py doctor says which program or file of each is wanted"
         raise MissingTool(f"installed, and still missing: {' '.join(left)}", hint=hint)
+    return True
 
 
 def _known(package: str) -> bool:

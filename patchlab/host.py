@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import grp
 import importlib.util
 import os
 import platform
+import pwd
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +23,8 @@ State = Literal["ok", "warning", "missing", "unproved"]
 GIB = 1 << 30
 COLD_CACHE = 12 * GIB  # source, built trees, images and root of the shipped lab.toml
 _ENOUGH_MEMORY = 4 * GIB  # two guests of 1 GiB, a linker, the lab
+_IDS = 65536  # user and group numbers that mmdebstrap needs of an ordinary user
+_FIRST_ID = 100000  # useradd's first
 _ROOT = Path("/")
 
 
@@ -233,6 +238,7 @@ def diagnose(
         _kvm(kvm, root),
         _clock(kvm),
         _namespaces(path, root),
+        subordinate_ids(root),
     )
 
 
@@ -287,8 +293,8 @@ def _kvm(proof: KvmProof | None, root: Path) -> Diagnosis:
     if not device.exists():
         return Diagnosis("KVM", "warning", "no /dev/kvm: TCG will be used", _KVM_HOST)
     if not os.access(device, os.R_OK | os.W_OK):
-        remedy = "sudo adduser $USER kvm, and log in again"
-        return Diagnosis("KVM", "warning", "/dev/kvm may not be opened: TCG will be used", remedy)
+        finding = "/dev/kvm may not be opened: TCG will be used"
+        return Diagnosis("KVM", "warning", finding, let_in(device))
     if proof and state == "proved":
         return Diagnosis("KVM", "ok", f"proved: {proof.reason}")
     if proof and state == "refused":
@@ -296,6 +302,15 @@ def _kvm(proof: KvmProof | None, root: Path) -> Diagnosis:
         return Diagnosis("KVM", "warning", finding, _KVM_HOST)
     finding = "/dev/kvm opens, which proves nothing"
     return Diagnosis("KVM", "unproved", finding, "the first run boots its first image under it")
+
+
+def let_in(device: Path) -> str:
+    """How a user who may not open /dev/kvm gets to."""
+    status = device.stat()
+    if status.st_gid and status.st_mode & 0o060 == 0o060:
+        with contextlib.suppress(KeyError):
+            return f"sudo adduser $USER {grp.getgrgid(status.st_gid).gr_name}, and log in again"
+    return "sudo setfacl -m u:$USER:rw /dev/kvm (until the next start of this host)"
 
 
 _KVM_HOST = "none needed; for times in nanoseconds use a host whose KVM boots guests"
@@ -321,6 +336,34 @@ def _namespaces(path: str | None, root: Path) -> Diagnosis:
         said = str(error).splitlines()[-1].strip()
         return Diagnosis(name, "missing", f"the box does not start: {said}", _unlock(root))
     return Diagnosis(name, "ok", "the box that builds run in starts")
+
+
+def subordinate_ids(root: Path, user: str | None = None) -> Diagnosis:
+    """newuidmap(1) gives a user only what subuid(5) and subgid(5) name; mmdebstrap asks 65536.
+
+    ``user`` is the one that is asked about, by default the one that runs the lab.
+    """
+    name = "subordinate ids"
+    if user is None and os.geteuid() == 0:
+        return Diagnosis(name, "ok", "not needed as root")
+    me = user or pwd.getpwuid(os.geteuid()).pw_name
+    lacking = [file for file in ("subuid", "subgid") if _granted(root / "etc" / file, me) < _IDS]
+    if not lacking:
+        return Diagnosis(name, "ok", f"{_IDS} for {me}")
+    files = " and ".join(f"/etc/{file}" for file in lacking)
+    ids = f"{_FIRST_ID}-{_FIRST_ID + _IDS - 1}"
+    remedy = f"sudo usermod --add-subuids {ids} --add-subgids {ids} {me}"
+    return Diagnosis(name, "missing", f"{files} gives {me} none: no guest root is made", remedy)
+
+
+def _granted(file: Path, user: str) -> int:
+    """The longest range that the file gives to a user, by name or number."""
+    names = {user}
+    with contextlib.suppress(KeyError):
+        names.add(str(pwd.getpwnam(user).pw_uid))
+    rows = [line.split(":") for line in _read(file).splitlines()]
+    counts = [int(r[2]) for r in rows if len(r) == 3 and r[0] in names and r[2].isdigit()]
+    return max(counts, default=0)
 
 
 # What may forbid them, the value that does, and the value that allows them.

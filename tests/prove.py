@@ -25,8 +25,13 @@ from tests.proving.boots import boots
 from tests.proving.clean_build import clean_build
 from tests.proving.debug import debug
 from tests.proving.desk import EVIDENCE, LAB, REPOSITORY, Proving, lab_commit
+from tests.proving.faults import faults
+from tests.proving.kills import kills
+from tests.proving.machines import machines, machines_empty, user
 from tests.proving.patches import patches
 from tests.proving.seen_red import seen_red
+from tests.proving.sources import sources
+from tests.proving.statistics import simulated
 
 INTERRUPTED, BUG = 130, 3  # exit codes
 
@@ -37,17 +42,32 @@ STEPS: dict[str, Callable[[Proving], list[str]]] = {
     "boots": boots,
     "patches": patches,
     "debug": debug,
+    "kills": kills,
+    "faults": faults,
+    "sources": sources,
+    "statistics": simulated,
+    "user": user,
+    "machines": machines,
+    "machines-empty": machines_empty,
 }
 
 
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.prove", description=__doc__)
     parser.add_argument("steps", nargs="*", choices=STEPS, metavar="STEP", help=", ".join(STEPS))
-    wanted = parser.parse_args(argv).steps or list(STEPS)
+    parser.add_argument(
+        "--only",
+        default="",
+        metavar="NAME,NAME",
+        help="seen-red: these checks; debug: these variants. What else is due stays due",
+    )
+    arguments = parser.parse_args(argv)
+    wanted = arguments.steps or list(STEPS)
+    only = frozenset(filter(None, arguments.only.split(",")))
     errors = Console(stderr=True)
     with Terminal(errors) as progress:
         try:
-            wrong = _prove(wanted, progress)
+            wrong = _prove(wanted, only, progress)
         except LabError as error:
             return _say(errors, [str(error), *([f"  → {error.hint}"] * bool(error.hint))], error)
         except KeyboardInterrupt as error:
@@ -58,7 +78,7 @@ def main(argv: Sequence[str]) -> int:
     return _say(errors, [f"not as claimed: {one}" for one in wrong], None)
 
 
-def _prove(steps: Sequence[str], progress: Progress) -> list[str]:
+def _prove(steps: Sequence[str], only: frozenset[str], progress: Progress) -> list[str]:
     proving = Proving(
         lab=config.load(LAB),
         cache=default_cache(),
@@ -66,6 +86,7 @@ def _prove(steps: Sequence[str], progress: Progress) -> list[str]:
         evidence=EVIDENCE,
         results=REPOSITORY / "results" / "prove",
         commit=lab_commit(REPOSITORY),
+        only=only,
     )
     wrong = []
     for step in steps:

@@ -23,7 +23,13 @@ SECTIONS: dict[str, type[schema.Table]] = {
     "`[limits]`": schema.LimitsTable,
     "`[run.NAME]`": schema.RunTable,
     "kernels/&lt;base&gt;.toml": schema.BaseFile,
-    "`[source]`": schema.SourceTable,
+    '`[source]`, `kind = "debian"`': schema.DebianTable,
+    '`[source]`, `kind = "deb"`': schema.DebTable,
+    '`[source]`, `kind = "tarball"`': schema.TarballTable,
+    '`[source]`, `kind = "git"`': schema.GitTable,
+    '`[source]`, `kind = "directory"`': schema.DirectoryTable,
+    '`[source]`, `kind = "image"`': schema.ImageTable,
+    "`[options]`": schema.OptionsTable,
     "`[reference]`": schema.ReferenceTable,
     "patches/&lt;series&gt;/series.toml": schema.SeriesFile,
     "`[[posted]]`": schema.PostedTable,
@@ -58,7 +64,8 @@ def test_the_documented_defaults_are_those_of_the_schema(heading: str) -> None:
         text = documented[field.encode_name]
         if field.default is msgspec.NODEFAULT:  # required, or a table with defaults of its own
             made_by_table = field.default_factory is not msgspec.NODEFAULT
-            assert text in (("its defaults", "") if made_by_table else ("",)), field.encode_name
+            expected = ("its defaults", "", "`{}`") if made_by_table else ("",)
+            assert text in expected, field.encode_name
         elif field.default is None:
             assert text == "none"
         else:

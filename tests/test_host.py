@@ -191,3 +191,36 @@ def test_user_namespaces_are_unproved_without_bwrap(tmp_path: Path) -> None:
     item = found("user namespaces", host.diagnose(tmp_path, 1, path=str(tmp_path)))
     assert item.state == "unproved"
     assert "bubblewrap" in item.remedy
+
+
+@pytest.mark.parametrize(
+    ("subuid", "subgid", "named"),
+    [
+        ("ann:100000:65536\n", "ann:100000:65536\n", ()),
+        ("bob:100000:65536\n", "ann:100000:65536\n", ("/etc/subuid",)),
+        ("ann:100000:1000\n", "", ("/etc/subuid", "/etc/subgid")),
+        ("# nobody\nann:x\n", "ann:100000:131072\n", ("/etc/subuid",)),
+    ],
+)
+def test_an_ordinary_user_needs_numbers_of_its_own(
+    tmp_path: Path, subuid: str, subgid: str, named: tuple[str, ...]
+) -> None:
+    root = tree(tmp_path, {"etc/subuid": subuid, "etc/subgid": subgid})
+    item = host.subordinate_ids(root, "ann")
+    assert item.state == ("missing" if named else "ok")
+    assert all(file in item.finding for file in named)
+    assert ("usermod --add-subuids 100000-165535" in item.remedy) == bool(named)
+
+
+def test_numbers_may_be_given_to_a_user_number(tmp_path: Path) -> None:
+    files = {f"etc/{name}": "0:100000:65536\n" for name in ("subuid", "subgid")}
+    assert host.subordinate_ids(tree(tmp_path, files), "root").state == "ok"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a file to another group")
+@pytest.mark.parametrize(("mode", "word"), [(0o660, "adduser $USER daemon"), (0o600, "setfacl")])
+def test_who_may_not_open_kvm_is_told_how(tmp_path: Path, mode: int, word: str) -> None:
+    device = tree(tmp_path, {"dev/kvm": ""}) / "dev/kvm"
+    shutil.chown(device, "root", "daemon")
+    device.chmod(mode)
+    assert word in host.let_in(device)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from patchlab import config, machine
+from patchlab import config, hang, machine
 from patchlab.guest import AGENT
 from patchlab.model import BootKind, Clock, Image, Lab
 
@@ -81,6 +81,16 @@ def test_icount_boots_are_repeatable_and_padded_from_the_seed() -> None:
     other = machine.kernel_options(start(BootKind.BENCH, Clock.ICOUNT, seed=8))
     assert [o for o in options if o not in other] == ["lab.pad=xxxxxxx"]
     assert "nokaslr" not in machine.kernel_options(CHECK)
+
+
+def test_a_check_boot_can_be_asked_by_an_nmi_and_a_bench_boot_stays_as_it_is() -> None:
+    assert set(hang.NMI_OPTIONS) <= set(machine.kernel_options(CHECK))
+    assert not set(hang.NMI_OPTIONS) & set(machine.kernel_options(BENCH))
+
+
+def test_the_timer_check_of_a_loaded_host_is_left_out_only_where_time_is_real() -> None:
+    assert "no_timer_check" in machine.kernel_options(CHECK)
+    assert "no_timer_check" not in machine.kernel_options(BENCH)
 
 
 def test_acceleration_is_never_left_to_virtme(lab: Lab) -> None:

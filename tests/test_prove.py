@@ -197,7 +197,7 @@ def test_the_page_counts_and_names_what_is_unproved() -> None:
     checks = [check("p@v1 x=1"), check("", "B99"), check("p@v1 x=2", "B4")]
     stayed_green = shown(check="B4", key="k5", outcome=Outcome.PASSED)
     green = msgspec.structs.replace(GREEN, check="B4", when="2026-11-23T00:00:00+00:00")
-    page = evidence.seen_red_page([shown(), GREEN, stayed_green, green], checks)
+    page = evidence.seen_red_page([shown(), GREEN, stayed_green, green], checks, {"k1", "k2", "k5"})
     assert "1 of 3 checks proved, by 4 boots, 2 of them red." in page
     assert "Shown 2026-11-21 to 2026-11-23, by the lab at `04749a7`." in page
     assert "Unproved: B99, B4." in page
@@ -208,9 +208,19 @@ def test_the_page_counts_and_names_what_is_unproved() -> None:
     assert "**not as claimed:** `B4 on planted@v1 fuse.plant=early-fsync: passed, not" in page
 
 
+def test_what_was_shown_with_earlier_code_stays_and_is_marked() -> None:
+    today = {"k8": ("B3", "planted@v1", ("fuse.plant=early-fsync",), "failed")}
+    assert evidence.earlier([shown(), GREEN], today) == {"k8": shown()}
+    page = evidence.seen_red_page([shown(), GREEN], [check("p@v1 x=1")], {"k2", "k8"})
+    assert "| failed (earlier code) | passed on `base` |" in page
+    assert "1 of the boots were made with" in page
+    again = evidence.seen_red_page([shown(), GREEN], [check("p@v1 x=1")], {"k1", "k2"})
+    assert "earlier code" not in again and "changed since" not in again
+
+
 def test_what_a_guest_said_stays_inside_its_quotes() -> None:
     hostile = "a`b\n# heading\n</code><script>\x1b[31m" + "x" * 5000
-    page = evidence.seen_red_page([shown(seen=hostile), GREEN], [check("p@v1 x=1")])
+    page = evidence.seen_red_page([shown(seen=hostile), GREEN], [check("p@v1 x=1")], {"k"})
     (quoted,) = [text for text in page.splitlines() if "script" in text]
     assert quoted.startswith("  `a'b # heading </code><script>")
     assert quoted.count("`") == 2

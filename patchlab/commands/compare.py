@@ -31,8 +31,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, desk: Desk) -> int:
     lab = desk.lab()
-    arms = [config.find_variant(lab, name).name for name in (args.baseline, args.candidate)]
     with desk.results() as results:
+        stored_arms = {arm for line in results.runs() for arm in line.arms}
+        arms = [
+            config.stored_name(lab, name, stored_arms) for name in (args.baseline, args.candidate)
+        ]
         stored = results.load_run(args.run or results.latest_run(arms=arms))
     for arm in arms:
         if arm not in stored.arms:

@@ -10,7 +10,7 @@ import msgspec
 from rich.console import Group
 from rich.table import Table
 
-from patchlab import features
+from patchlab import features, source
 from patchlab.commands.desk import Desk
 from patchlab.model import CheckInfo, Lab, Series
 from patchlab.review import Demand
@@ -56,7 +56,10 @@ def _document(lab: Lab, catalogue: features.Catalogue, stored: list[RunLine]) ->
             }
             for plan in lab.runs.values()
         ],
-        "bases": [{"name": b.name, "title": b.title} for b in lab.bases.values()],
+        "bases": [
+            {"name": b.name, "title": b.title, "source": source.words(b)}
+            for b in lab.bases.values()
+        ],
         "series": [
             {
                 "name": s.name,
@@ -122,6 +125,9 @@ def _tables(lab: Lab, catalogue: features.Catalogue, stored: list[RunLine]) -> G
         runs.add_row(
             plan.name + star, "\n".join(a.name for a in plan.arms), "\n".join(plan.features)
         )
+    bases = _table("bases", "name", "title", "source")
+    for base in lab.bases.values():
+        bases.add_row(base.name, base.title, source.words(base))
     variants = _table("series", "series@revision", "patches", "about")
     for series in lab.series.values():
         for revision in series.revisions:
@@ -141,9 +147,9 @@ def _tables(lab: Lab, catalogue: features.Catalogue, stored: list[RunLine]) -> G
             line.clock,
             line.started,
             str(line.boots),
-            "yes" if line.finished else "no",
+            "yes" if line.finished else f"no: {line.boots} of {line.planned} boots",
         )
-    return Group(runs, variants, _ledgers(lab, catalogue), checks, metrics, kept)
+    return Group(runs, bases, variants, _ledgers(lab, catalogue), checks, metrics, kept)
 
 
 def _table(title: str, *columns: str) -> Table:

@@ -73,3 +73,14 @@ def test_the_tables_show_what_decides_each_demand(lab: Path) -> None:
     assert lines[head + 4] == (
         "alpha argued A reviewer, 2009 B1, B999 (no such check), changelog-argues:vm_ops"
     )
+
+
+def test_every_base_is_shown_with_its_source(lab: Path) -> None:
+    bases = {
+        base["name"]: base["source"] for base in json.loads(listed(lab, as_json=True))["bases"]
+    }
+    assert bases == {
+        "linux-6.1": "Debian linux-source-6.1",
+        "linux-6.12": "Debian linux-source-6.12",
+    }
+    assert "Debian linux-source-6.12" in listed(lab, as_json=False)

@@ -18,10 +18,14 @@ CLEAN = ("fuse-direct-mmap@v2", "fuse-direct-mmap@v3")
 def debug(proving: Proving) -> list[str]:
     """Every check of a revision's feature, in one boot, and nothing in the kernel's log."""
     file = proving.evidence / "debug.json"
-    before = {one.key: one for one in evidence.load(file, Argued) if one.held}
+    kept = evidence.load(file, Argued)
+    before = {one.key: one for one in kept if one.held}
+    earlier = {one.variant: one for one in kept}
     shown: list[Argued] = []
     for name in CLEAN:
-        found = _wanted(name, proving, before)
+        old = earlier.get(f"{name} + {FRAGMENT}")
+        left_out = proving.only and name not in proving.only
+        found = old if left_out and old else _wanted(name, proving, before)
         shown.append(found)
         evidence.store(file, "debug", shown)
     evidence.write(file.with_suffix(".md"), evidence.debug_page(shown))

@@ -35,6 +35,7 @@ class Proving:
     evidence: Path
     results: Path  # consoles and QEMU logs of the boots
     commit: str
+    only: frozenset[str] = frozenset()  # ids of checks or names of variants; all, if empty
 
 
 def machine_key(lab: Lab) -> bytes:

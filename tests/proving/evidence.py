@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -63,14 +63,30 @@ def kept(before: Iterable[Shown], keys: Iterable[str]) -> dict[str, Shown]:
     return {key: held[key] for key in keys if key in held}
 
 
+def earlier(
+    before: Iterable[Shown], cases: Mapping[str, tuple[str, str, tuple[str, ...], str]]
+) -> dict[str, Shown]:
+    """Key -> what was last shown of the same check, variant, options and expected outcome.
+
+    With an image or code of the agent that is not today's: due again, and better than nothing.
+    """
+    last = {(one.check, one.variant, one.options, str(one.expected)): one for one in before}
+    return {key: last[case] for key, case in cases.items() if case in last}
+
+
 def unproved(shown: Sequence[Shown], checks: Sequence[CheckInfo]) -> list[str]:
     """Ids of the checks that name no image to fail on, or did not do there as claimed."""
     proved = {one.check for one in shown} - {one.check for one in shown if not one.held}
     return [check.id for check in checks if check.id not in proved]
 
 
-def seen_red_page(shown: Sequence[Shown], checks: Sequence[CheckInfo]) -> str:
-    """The page of all cases. Its dates and commits are those of the boots."""
+def seen_red_page(
+    shown: Sequence[Shown], checks: Sequence[CheckInfo], keys: Collection[str]
+) -> str:
+    """The page of all cases. Its dates and commits are those of the boots.
+
+    What has none of today's ``keys`` was shown with earlier code, and is marked so.
+    """
     red = [one for one in shown if one.expected is not Outcome.PASSED]
     green = {one.check: one for one in shown if one.expected is Outcome.PASSED}
     missing = unproved(shown, checks)
@@ -84,6 +100,7 @@ def seen_red_page(shown: Sequence[Shown], checks: Sequence[CheckInfo]) -> str:
         f"{len(checks) - len(missing)} of {len(checks)} checks proved, by {len(shown)} boots, "
         f"{len(red)} of them red. {_dated(shown)}",
         *(["", f"Unproved: {', '.join(missing)}."] if missing else []),
+        *_due(shown, keys),
         "",
         "| check | image | kernel option | outcome there | where it passes |",
         "|---|---|---|---|---|",
@@ -91,12 +108,24 @@ def seen_red_page(shown: Sequence[Shown], checks: Sequence[CheckInfo]) -> str:
     for one in red:
         options = " ".join(f"`{option}`" for option in one.options) or "none"
         there = f"{one.outcome}{'' if one.held else ' (!)'}"
-        other = green[one.check]
-        passed = f"{other.outcome} on `{other.variant}`"
+        other = green.get(one.check)
+        passed = f"{other.outcome} on `{other.variant}`" if other else "not shown yet"
+        there += "" if one.key in keys else " (earlier code)"
         lines.append(f"| {one.check} | `{one.variant}` | {options} | {there} | {passed} |")
     for check in checks:
         lines += _section(check, [one for one in shown if one.check == check.id])
     return "\n".join(lines) + "\n"
+
+
+def _due(shown: Sequence[Shown], keys: Collection[str]) -> list[str]:
+    old = sum(one.key not in keys for one in shown)
+    if not old:
+        return []
+    return [
+        "",
+        f"{old} of the boots were made with an image or code of the agent that has changed since "
+        "(the table marks them); `make prove` makes them again.",
+    ]
 
 
 def _section(check: CheckInfo, shown: Sequence[Shown]) -> list[str]:
@@ -111,7 +140,7 @@ def _section(check: CheckInfo, shown: Sequence[Shown]) -> list[str]:
     return lines if shown else [*lines, "No image is named on which it has to fail."]
 
 
-def _dated(shown: Sequence[Shown | Boot | Prefix | Argued]) -> str:
+def _dated(shown: Sequence[Shown | Boot | Prefix | Argued | Kill]) -> str:
     """When, and at which commits of the lab."""
     if not shown:
         return ""
@@ -306,6 +335,53 @@ def debug_page(shown: Sequence[Argued]) -> str:
         for name, (outcome, seconds, seen) in one.checks.items():
             lines.append(f"| {name} | {outcome} | {seconds:.1f} | `{line(seen)}` |")
     return "\n".join(lines).replace("``", "") + "\n"
+
+
+# ---------------------------------------------------------------- kills
+
+
+class Kill(msgspec.Struct, frozen=True):
+    """One start of a run that was killed before; the last one goes to the end."""
+
+    key: str
+    wanted: str  # the stage that the kill was meant for; "" for the last start
+    stage: str  # the one that it met
+    seconds: float  # from the start to the kill
+    boots: int  # that are stored afterwards
+    left: int  # half-done things that it left for the next start
+    found: tuple[str, ...]  # what it said of those before it
+    problems: tuple[str, ...]
+    commit: str
+    when: str
+
+
+def kills_page(shown: Sequence[Kill]) -> str:
+    """One row a kill. Moments come from one seed, so the same ones are met again."""
+    *kills, last = shown
+    wrong = sum(len(one.problems) for one in shown)
+    lines = [
+        "# A run that was killed again and again",
+        "",
+        f"`runner.py run kills --resume` was ended by kill -9 {len(kills)} times, at random",
+        "moments of each of its stages, and started again. After each, no process and no mount",
+        "was left, all that had its final name in the cache was whole, the results file was sound,",
+        "and every boot that had ended was there, once. The last start went to the end: every",
+        f"boot of the schedule, once. Not so in {wrong} places. {_dated(shown)}",
+        "",
+        "| kill | stage | after | boots stored | half-done left | what that start had found |",
+        "|---|---|---|---|---|---|",
+    ]
+    for number, one in enumerate(kills, start=1):
+        lines.append(f"| {number} | {one.stage} | {_kill_row(one)}")
+    lines.append(f"| none | to the end | {_kill_row(last)}")
+    for number, one in enumerate(shown, start=1):
+        lines += [f"\n**Start {number}:** `{line(problem)}`" for problem in one.problems]
+    return "\n".join(lines) + "\n"
+
+
+def _kill_row(one: Kill) -> str:
+    found = "; ".join(line(text) for text in one.found) or "nothing"
+    return f"{one.seconds:.1f} s | {one.boots} | {one.left} | {found} |"
 
 
 # ---------------------------------------------------------------- files

@@ -66,17 +66,34 @@ def seen_red(proving: Proving) -> list[str]:
     variants = {case.variant: _variant(proving, case) for case in wanted}
     images = {n: build.plan_key(v, proving.lab, proving.cache) for n, v in variants.items()}
     keys = {_key(case, images[case.variant], proving.lab): case for case in wanted}
-    shown = evidence.kept(evidence.load(file, Shown), keys)
+    before = evidence.load(file, Shown)
+    shown = evidence.kept(before, keys)
+    earlier = evidence.earlier(before, {key: _place(case) for key, case in keys.items()})
     missing = {key: case for key, case in keys.items() if key not in shown}
     proving.progress.note(f"seen-red: {len(shown)} of {len(keys)} cases shown before")
+    if proving.only:
+        missing = {key: c for key, c in missing.items() if c.check.id in proving.only}
     for variant, options in _places(missing.values()):
         here = {k: c for k, c in missing.items() if (c.variant, c.options) == (variant, options)}
         image = build.build(variants[variant], proving.lab, proving.cache, proving.progress)
         shown |= _show(here, image, proving)
-        evidence.store(file, "seen-red", [shown[key] for key in keys if key in shown])
-    ordered = [shown[key] for key in keys]
-    evidence.write(file.with_suffix(".md"), evidence.seen_red_page(ordered, checks))
+        evidence.store(file, "seen-red", _all(keys, shown, earlier))
+    ordered = _all(keys, shown, earlier)
+    evidence.store(file, "seen-red", ordered)
+    evidence.write(file.with_suffix(".md"), evidence.seen_red_page(ordered, checks, set(keys)))
     return [evidence.problem(one) for one in ordered if not one.held]
+
+
+def _place(case: Case) -> tuple[str, str, tuple[str, ...], str]:
+    return case.check.id, case.variant, case.options, case.expected
+
+
+def _all(
+    keys: Iterable[str], shown: Mapping[str, Shown], earlier: Mapping[str, Shown]
+) -> list[Shown]:
+    """What was shown of each case: with today's code, or else with earlier code."""
+    both = {**earlier, **shown}
+    return [both[key] for key in keys if key in both]
 
 
 def _places(missing: Iterable[Case]) -> list[tuple[str, tuple[str, ...]]]:
