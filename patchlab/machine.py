@@ -341,7 +341,8 @@ def _virtme_guest_tools() -> Path:
     spec = importlib.util.find_spec("virtme")
     if spec is None or not spec.submodule_search_locations:
         raise LostInstrument("virtme-ng is not installed", hint="make setup")
-    return Path(spec.submodule_search_locations[0]) / "guest"
+    # virtme-ng names its folder by its real path.
+    return Path(spec.submodule_search_locations[0]).resolve() / "guest"
 
 
 def _port_was_taken(qemu: subprocess.Popen[bytes], folder: Path) -> bool:
