@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from patchlab import full, proc
-from patchlab.commands import VERBS
+from patchlab.commands import VERBS, load
 from patchlab.commands.desk import Desk
 from patchlab.commands.ui import Terminal
 from patchlab.errors import LabError
@@ -24,7 +24,7 @@ BUG = 3
 
 
 def main(argv: list[str]) -> int:
-    args = _parser().parse_args(argv)
+    args = _parser(argv).parse_args(argv)
     errors = Console(stderr=True)
     with Terminal(errors) as progress:
         desk = Desk(
@@ -35,7 +35,7 @@ def main(argv: list[str]) -> int:
             command=("runner.py", *argv),
         )
         try:
-            code: int = VERBS[args.verb].run(args, desk)
+            code: int = load(args.verb).run(args, desk)
         except LabError as error:
             return _say(errors, str(error), error.hint, error.exit_code)
         except KeyboardInterrupt:
@@ -61,7 +61,8 @@ def _say(errors: Console, message: str, hint: str, code: int) -> int:
     return code
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(argv: list[str]) -> argparse.ArgumentParser:
+    """Of the verb that is asked for; of all of them when none of the arguments is one."""
     parser = argparse.ArgumentParser(
         prog="runner.py", description="Build, boot, check, time and compare kernel patch revisions."
     )
@@ -73,7 +74,9 @@ def _parser() -> argparse.ArgumentParser:
         help="the lab to work with (default: lab.toml beside runner.py)",
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for name, verb in VERBS.items():
+    asked = [name for name in argv if name in VERBS]
+    for name in asked or VERBS:
+        verb = load(name)
         sub = verbs.add_parser(
             name, help=verb.HELP, description=f"{verb.HELP}.", epilog=f"example: {verb.EXAMPLE}"
         )

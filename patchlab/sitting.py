@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from patchlab import measure, scratch
+from patchlab import measure, resume, scratch
 from patchlab.errors import StoreError
 from patchlab.store.results import Results
 
@@ -30,6 +31,26 @@ def taken(results: Path, run_id: int) -> Iterator[None]:
         if not held:
             raise StoreError(f"another process has gone on with run {run_id} already")
         yield
+
+
+def clean(folder: Path, results: Results) -> tuple[Path, ...]:
+    """Remove the half-written pages and unfinished boots of killed labs; return them."""
+    removed = list(scratch.clean(folder))
+    for line in results.runs():
+        if line.finished or not (folder / measure.run_folder(line.id)).is_dir():
+            continue
+        with free(folder, line.id) as held:
+            if held:
+                stored = resume.folders(results.load_run(line.id))
+                removed += _half(folder / measure.run_folder(line.id), stored)
+    return tuple(removed)
+
+
+def _half(folder: Path, stored: set[str]) -> list[Path]:
+    half = [path for path in folder.iterdir() if path.is_dir() and path.name not in stored]
+    for path in half:
+        shutil.rmtree(path, ignore_errors=True)
+    return half
 
 
 class Sitting:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from patchlab import leftovers, run, sitting
+from patchlab import run, sitting
 from patchlab.model import StoredRun
 from patchlab.paths import Cache
 from patchlab.progress import Silent
@@ -111,7 +111,7 @@ def test_folders_of_boots_that_did_not_end_are_removed(place: run.Place) -> None
         (folder / name).mkdir(parents=True)
         (folder / name / "console.log").write_text("half a boot")
     with sitting.taken(place.folder, run_id):
-        assert leftovers.clean_results(place.folder, place.results) == ()
-    gone = leftovers.clean_results(place.folder, place.results)
+        assert sitting.clean(place.folder, place.results) == ()
+    gone = sitting.clean(place.folder, place.results)
     assert {path.name for path in gone} == {"check-001-1", "bench-003-1"}
     assert [path.name for path in folder.iterdir()] == ["check-000-1"]

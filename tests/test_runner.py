@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from patchlab.commands import VERBS
+from patchlab.commands import VERBS, load
 
 ROOT = Path(__file__).parents[1]
 
@@ -41,7 +41,8 @@ def copy(tmp_path: Path) -> Path:
 
 
 def test_every_verb_has_an_example_of_itself() -> None:
-    for name, verb in VERBS.items():
+    for name in VERBS:
+        verb = load(name)
         assert verb.EXAMPLE.startswith(f"runner.py {name}")
         assert verb.HELP
 

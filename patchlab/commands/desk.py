@@ -7,18 +7,21 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from patchlab import config, host, leftovers
 from patchlab.errors import MissingTool
-from patchlab.model import Lab, StoredRun
+from patchlab.model import Lab
 from patchlab.paths import Cache
 from patchlab.progress import Progress
-from patchlab.report import json_, text
-from patchlab.run import Place
-from patchlab.store.results import Results
-from patchlab.verdict import Comparison
+
+if TYPE_CHECKING:  # a verb that needs them imports them: they take longer than an unchanged build
+    from patchlab.model import StoredRun
+    from patchlab.run import Place
+    from patchlab.store.results import Results
+    from patchlab.verdict import Comparison
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +46,10 @@ class Desk:
             raise MissingTool(
                 f"this host lacks {', '.join(missing)}", hint=host.install_line(missing)
             )
-        self._clean()
+        self._say(leftovers.clean(self.cache.folder))
         return lab
 
-    def _clean(self) -> None:
-        removed = leftovers.clean(self.cache.folder)
-        if self.results_file.is_file():
-            with self.results() as results:
-                removed += leftovers.clean_results(self.results_folder, results)
+    def _say(self, removed: Sequence[Path]) -> None:
         if removed:
             self.progress.note(f"removed what a killed lab left: {len(removed)} half-done things")
 
@@ -64,17 +63,25 @@ class Desk:
 
     @contextlib.contextmanager
     def results(self) -> Iterator[Results]:
+        from patchlab.store.results import Results
+
         self.results_folder.mkdir(parents=True, exist_ok=True)
         with Results.open(self.results_file) as results:
             yield results
 
     @contextlib.contextmanager
     def place(self) -> Iterator[Place]:
+        from patchlab import sitting
+        from patchlab.run import Place
+
         with self.results() as results:
+            self._say(sitting.clean(self.results_folder, results))
             yield Place(self.cache, results, self.results_folder, self.command)
 
     def show(self, form: str, stored: StoredRun, comparisons: Sequence[Comparison]) -> None:
         """A run as JSON or text; with colour on a terminal, plain for a pipe."""
+        from patchlab.report import json_, text
+
         if form == "json":
             self.write(json_.render(stored, comparisons))
         elif self.out.is_terminal:
