@@ -134,7 +134,10 @@ def _is_root() -> bool:
 
 
 def _argv(machine: Machine, to: Path) -> list[str]:
+    # As root it mounts /proc and the like for all to see, and a killed one leaves them there.
+    alone = ["unshare", "--mount", "--"] if _is_root() else []
     return [
+        *alone,
         "mmdebstrap",
         "--variant=minbase",
         f"--include={','.join(machine.root_packages)}",
