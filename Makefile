@@ -9,7 +9,7 @@ RUN := $(PYTHON) runner.py
 help:
 	@echo "make lab     set everything up, run lab.toml, write results/report.html"
 	@echo "make check   set everything up, pass all tests (builds and boots kernels)"
-	@echo "make quick   linters and unit tests only: under a minute, no guest"
+	@echo "make quick   linters and unit tests only: a minute or two, no guest"
 	@echo "make prove   the long evidence, step by step; goes on where it was interrupted"
 	@echo "             make prove STEPS=--help lists the steps, STEPS='boots user' takes two"
 	@echo "make bench   how fast the lab itself is: docs/speed.md (an hour; never fails)"

@@ -54,17 +54,20 @@ def guest(agent: Agent, console: Path, alive: bool = True) -> Iterator[Guest]:
 
 
 def request(channel: paramiko.Channel) -> int:
-    """The number of the next request."""
+    """The number of the next request. Raises EOFError when there is none."""
     data = b""
     while not data.endswith(b"\n"):
-        data += channel.recv(1000)
+        if not (more := channel.recv(1000)):
+            raise EOFError
+        data += more
     return int(json.loads(data)["id"])
 
 
 def answers(channel: paramiko.Channel) -> None:
-    while True:
-        body = {"id": request(channel), "ok": True, "facts": {"cpus": "2"}}
-        channel.sendall(json.dumps(body).encode() + b"\n")
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            body = {"id": request(channel), "ok": True, "facts": {"cpus": "2"}}
+            channel.sendall(json.dumps(body).encode() + b"\n")
 
 
 def silent(channel: paramiko.Channel) -> None:
@@ -73,7 +76,8 @@ def silent(channel: paramiko.Channel) -> None:
 
 
 def leaves(channel: paramiko.Channel) -> None:
-    request(channel)
+    with contextlib.suppress(EOFError, OSError):
+        request(channel)
     channel.sendall_stderr(b"no agent today\n")
     channel.close()
 
