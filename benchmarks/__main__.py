@@ -25,9 +25,10 @@ from benchmarks import page, record
 from benchmarks.bench import LAB, REPOSITORY, Bench
 from benchmarks.figures import FIGURES, Figure
 from benchmarks.record import Found, Taken
-from patchlab import config, host, kvm, proc
+from patchlab import config, host, proc
 from patchlab.commands.ui import Terminal
 from patchlab.errors import LabError
+from patchlab.guests import kvm
 from patchlab.paths import default_cache
 from patchlab.progress import Progress
 from tests.proving.desk import lab_commit

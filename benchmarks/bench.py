@@ -14,8 +14,10 @@ from pathlib import Path
 import tomlkit
 from filelock import FileLock
 
-from patchlab import build, config, proc, root
+from patchlab import config, proc
+from patchlab.building import build
 from patchlab.errors import UsageError
+from patchlab.guests import root
 from patchlab.model import Image, Lab, Root
 from patchlab.paths import Cache
 from patchlab.progress import Progress

@@ -12,9 +12,11 @@ from pathlib import Path
 
 from benchmarks.bench import BASE, Bench, scratch
 from benchmarks.record import Found, Row
-from patchlab import build, config, kconfig, make, proc, sandbox, source, tree
+from patchlab import config, proc, sandbox
+from patchlab.building import build, kconfig, make, tree
 from patchlab.errors import BuildError, LabError, LostInstrument
 from patchlab.model import SourceTree
+from patchlab.sources import source
 
 _PREPARED = 100  # fewer steps than this are not the rest of a kernel
 _WHOLE = 4 * 3600.0  # limit of a build that goes to its end

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from benchmarks.bench import BASE, Bench
 from benchmarks.record import Found, Row
-from patchlab import machine, proc
+from patchlab import proc
 from patchlab.errors import LabError, LostInstrument
-from patchlab.guest import GuestCrashed, GuestTimedOut
+from patchlab.guests import machine
+from patchlab.guests.guest import GuestCrashed, GuestTimedOut
 from patchlab.model import BootKind, Clock, Image, Root
 
 _LIMIT = 300.0

@@ -14,11 +14,13 @@ from pathlib import Path
 
 from benchmarks.bench import REPOSITORY, Bench, lab_of, timed
 from benchmarks.record import Found, Row
-from patchlab import build, compare, config
+from patchlab import config
+from patchlab.building import build
 from patchlab.errors import LabError, MissingTool
 from patchlab.model import BootKind, BootRecord, StoredRun
 from patchlab.report import html, json_, text
 from patchlab.store.results import Results
+from patchlab.verdicts import compare
 
 VARIANTS = (1, 4, 16)
 BOOTS, QUICK_BOOTS = (10, 100, 1000), (10, 100)

@@ -11,10 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 from benchmarks.bench import BASE, Bench
 from benchmarks.record import Found, Row
-from patchlab import features, machine, measure
 from patchlab.errors import LostInstrument, MissingTool
+from patchlab.guests import machine
 from patchlab.model import BootKind, BootRecord, Clock, Image, MetricInfo, Outcome, Root
 from patchlab.progress import Silent
+from patchlab.runs import features, measure
 
 AT_ONCE = 2
 _FEATURE, _QUICK_FEATURE = "fuse_writable_mmap", "virtio_pmem"

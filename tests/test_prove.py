@@ -10,12 +10,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from patchlab import config, features, proc
+from patchlab import config, proc
 from patchlab.errors import UsageError
-from patchlab.machine import GUEST_CODE
+from patchlab.guests.machine import GUEST_CODE
 from patchlab.model import BootKind, CheckInfo, Outcome
 from patchlab.paths import Cache
 from patchlab.progress import Silent
+from patchlab.runs import features
 from tests import prove
 from tests.proving import desk, evidence, seen_red
 from tests.proving.evidence import Boot, CleanBuild, Shown

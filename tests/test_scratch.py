@@ -113,13 +113,13 @@ def test_only_one_process_holds_a_run(tmp_path: Path) -> None:
     program = f"""
 import time
 from pathlib import Path
-from patchlab import sitting
+from patchlab.runs import sitting
 with sitting.taken(Path({str(tmp_path)!r}), 1):
     print("held", flush=True)
     time.sleep(300)
 """
-    from patchlab import sitting
     from patchlab.errors import StoreError
+    from patchlab.runs import sitting
 
     with holder(program):
         with sitting.free(tmp_path, 1) as mine:

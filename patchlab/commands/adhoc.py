@@ -11,7 +11,7 @@ from patchlab.commands.desk import Desk
 from patchlab.commands.report import finish
 from patchlab.config import names as names_of
 from patchlab.model import Lab, RunPlan, Variant
-from patchlab.run import Wanted, execute
+from patchlab.runs.run import Wanted, execute
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ import argparse
 
 from patchlab.commands import adhoc
 from patchlab.commands.desk import Desk
-from patchlab.run import Wanted
+from patchlab.runs.run import Wanted
 
 HELP = "boot variants in random blocks and time their features"
 EXAMPLE = "runner.py bench base fuse-writable-mmap@control"

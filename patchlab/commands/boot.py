@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import argparse
 
-from patchlab import measure
 from patchlab.commands.adhoc import adhoc
 from patchlab.commands.desk import Desk
 from patchlab.model import Outcome
-from patchlab.run import Wanted, execute
+from patchlab.runs import measure
+from patchlab.runs.run import Wanted, execute
 
 HELP = "boot variants once, scan their logs, power them off"
 EXAMPLE = "runner.py boot base"

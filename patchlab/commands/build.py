@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import argparse
 
-from patchlab import build as building
 from patchlab import config
+from patchlab.building import build as building
 from patchlab.commands.desk import Desk
 
 HELP = "build the images of variants (all arms of the default run without one)"

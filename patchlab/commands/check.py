@@ -7,7 +7,7 @@ import argparse
 
 from patchlab.commands import adhoc
 from patchlab.commands.desk import Desk
-from patchlab.run import Wanted
+from patchlab.runs.run import Wanted
 
 HELP = "boot variants and run the checks of their features"
 EXAMPLE = "runner.py check fuse-writable-mmap@control --feature fuse_writable_mmap"

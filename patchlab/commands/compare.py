@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import argparse
 
-from patchlab import compare as comparing
 from patchlab import config
 from patchlab.commands.desk import Desk
 from patchlab.commands.report import exit_code
 from patchlab.config import names
 from patchlab.report import cover
+from patchlab.verdicts import compare as comparing
 
 HELP = "compare two arms of a stored run (the newest that has both)"
 EXAMPLE = "runner.py compare base fuse-writable-mmap@control --format cover"

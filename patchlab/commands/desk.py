@@ -19,7 +19,7 @@ from patchlab.progress import Progress
 
 if TYPE_CHECKING:  # a verb that needs them imports them: they take longer than an unchanged build
     from patchlab.model import StoredRun
-    from patchlab.run import Place
+    from patchlab.runs.run import Place
     from patchlab.store.results import Results
     from patchlab.verdict import Comparison
 
@@ -71,8 +71,8 @@ class Desk:
 
     @contextlib.contextmanager
     def place(self) -> Iterator[Place]:
-        from patchlab import sitting
-        from patchlab.run import Place
+        from patchlab.runs import sitting
+        from patchlab.runs.run import Place
 
         with self.results() as results:
             self._say(sitting.clean(self.results_folder, results))

@@ -13,10 +13,11 @@ from datetime import UTC, datetime
 import msgspec
 from rich.table import Table
 
-from patchlab import host, kvm
+from patchlab import host
 from patchlab.commands.desk import Desk
 from patchlab.commands.gc import megabytes
 from patchlab.errors import MissingTool
+from patchlab.guests import kvm
 from patchlab.paths import Cache
 from patchlab.progress import Progress
 from patchlab.store import space

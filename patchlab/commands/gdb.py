@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import argparse
 
-from patchlab import build, config, live, proc
+from patchlab import config, proc
+from patchlab.building import build
 from patchlab.commands.desk import Desk
+from patchlab.guests import live
 
 HELP = "debug a running guest of a variant with gdb; arguments after -- go to gdb"
 EXAMPLE = "runner.py gdb base -- -batch -ex 'info address fuse_file_mmap'"

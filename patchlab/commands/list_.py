@@ -10,10 +10,11 @@ import msgspec
 from rich.console import Group
 from rich.table import Table
 
-from patchlab import features, source
 from patchlab.commands.desk import Desk
 from patchlab.model import CheckInfo, Lab, Series
 from patchlab.review import Demand
+from patchlab.runs import features
+from patchlab.sources import source
 from patchlab.store.results import RunLine
 
 HELP = "runs, bases, series and revisions, checks, metrics, stored runs"

@@ -12,13 +12,15 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from patchlab import build, features, kvm, machine, schedule
+from patchlab.building import build
 from patchlab.commands.desk import Desk
 from patchlab.commands.run import named_plan
 from patchlab.errors import MissingTool
+from patchlab.guests import kvm, machine
 from patchlab.model import Clock, Lab, RunPlan, StoredRun
-from patchlab.plan import Forecast, MetricForecast, forecast
 from patchlab.report import words
+from patchlab.runs import features, schedule
+from patchlab.runs.plan import Forecast, MetricForecast, forecast
 from patchlab.store.results import Results
 
 HELP = "what a run will take, and the smallest change that it can see"

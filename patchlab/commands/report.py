@@ -7,15 +7,16 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from patchlab import compare as comparing
-from patchlab import config, levels, scratch
+from patchlab import config, scratch
 from patchlab.commands.desk import Desk
 from patchlab.errors import LostInstrument
 from patchlab.model import Outcome, StoredRun
 from patchlab.report import html
-from patchlab.run import page
+from patchlab.runs.run import page
 from patchlab.store.results import Results
 from patchlab.verdict import Comparison
+from patchlab.verdicts import compare as comparing
+from patchlab.verdicts import levels
 
 HELP = "report a stored run (the newest without an ID, or the newest with a VARIANT)"
 EXAMPLE = "runner.py report 3 --format html"

@@ -9,7 +9,7 @@ from patchlab.commands.desk import Desk
 from patchlab.commands.report import finish
 from patchlab.config import names
 from patchlab.model import Lab, RunPlan
-from patchlab.run import Wanted, execute
+from patchlab.runs.run import Wanted, execute
 
 HELP = "run the arms of a [run.NAME] of lab.toml and report (the default one without a name)"
 EXAMPLE = "runner.py run fuse-writable-mmap"

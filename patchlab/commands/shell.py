@@ -17,9 +17,10 @@ from typing import Any
 
 import paramiko
 
-from patchlab import config, live
+from patchlab import config
 from patchlab.commands.desk import Desk
 from patchlab.errors import LostInstrument
+from patchlab.guests import live
 
 HELP = "log into a guest of a variant, or run one command in it"
 EXAMPLE = "runner.py shell base -- mount -t xfs"

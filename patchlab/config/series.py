@@ -10,13 +10,13 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
-from patchlab import rules
 from patchlab.config.names import did_you_mean, require_name, unknown
 from patchlab.config.schema import LedgerTable, PostedTable, RevisionTable, SeriesFile
 from patchlab.config.toml import Document, read, shown, text_lines
 from patchlab.errors import UsageError
 from patchlab.model import Base, Patch, Posting, Revision, Series
 from patchlab.review import Demand
+from patchlab.reviews import rules
 
 ORDER = "series"  # the file of a revision that lists its patches, one a line, as in quilt
 _TAG = re.compile(r"^\s*\[[^\]]*\bPATCH\b[^\]]*\]\s*")

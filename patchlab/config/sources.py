@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from patchlab import kconfig
+from patchlab.building import kconfig
 from patchlab.config.names import unknown
 from patchlab.config.schema import (
     BaseFile,

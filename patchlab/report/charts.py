@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from patchlab.levels import ArmsRow
 from patchlab.report import words
 from patchlab.verdict import MetricComparison
+from patchlab.verdicts.levels import ArmsRow
 
 _ROW = 26
 _LABELS, _PLOT, _FIGURES = 190, 560, 250  # columns of the forest plot, in SVG units

@@ -6,11 +6,12 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Sequence
 
-from patchlab import compare, ledger
-from patchlab.ledger import Column, Ledger, Standing
 from patchlab.model import Clock, Outcome, StoredRun
 from patchlab.report import words
+from patchlab.reviews import ledger
+from patchlab.reviews.ledger import Column, Ledger, Standing
 from patchlab.verdict import Comparison, MetricComparison, Verdict
+from patchlab.verdicts import compare
 
 WIDTH = 72
 _WHAT, _LEVEL, _CHANGE = 24, 11, 9  # columns; what is left is the verdict's

@@ -12,10 +12,12 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from patchlab import compare, ledger, levels, operations, proc
+from patchlab import proc
 from patchlab.model import BootRecord, CheckInfo, CheckResult, Outcome, StoredRun
 from patchlab.report import charts, words
+from patchlab.reviews import ledger
 from patchlab.verdict import Comparison
+from patchlab.verdicts import compare, levels, operations
 
 _TEMPLATES = Path(__file__).parent / "templates"
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import msgspec
 
-from patchlab import compare, ledger, levels, operations
 from patchlab.model import BootRecord, StoredRun
 from patchlab.report import words
+from patchlab.reviews import ledger
 from patchlab.verdict import CheckComparison, Comparison
+from patchlab.verdicts import compare, levels, operations
 
 FORMAT = "patchlab-run/1"
 

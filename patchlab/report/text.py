@@ -12,12 +12,13 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from patchlab import compare, ledger, levels, operations
-from patchlab.ledger import Entry, Ledger, Standing
 from patchlab.model import CheckResult, Outcome, StoredRun
-from patchlab.operations import Cell, OperationTable
 from patchlab.report import words
+from patchlab.reviews import ledger
+from patchlab.reviews.ledger import Entry, Ledger, Standing
 from patchlab.verdict import Comparison, MetricComparison, Verdict
+from patchlab.verdicts import compare, levels, operations
+from patchlab.verdicts.operations import Cell, OperationTable
 
 WIDTH = 100
 _OUTCOME = {

@@ -8,10 +8,12 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from patchlab import compare, ledger, resume
 from patchlab.model import BootKind, BootRecord, Clock, Outcome, StoredRun
-from patchlab.operations import Cell
+from patchlab.reviews import ledger
+from patchlab.runs import resume
 from patchlab.verdict import CheckComparison, Comparison, MetricComparison, Verdict
+from patchlab.verdicts import compare
+from patchlab.verdicts.operations import Cell
 
 NONE = "–"
 MINUS = "−"

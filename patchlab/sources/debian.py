@@ -7,12 +7,11 @@ from pathlib import Path
 
 import msgspec
 
-from patchlab import apt
 from patchlab.errors import LostInstrument
 from patchlab.model import Base, DebianSource
 from patchlab.paths import Cache
 from patchlab.progress import Progress
-from patchlab.sources import archive
+from patchlab.sources import apt, archive
 from patchlab.sources.found import TREE, Found
 from patchlab.store import content
 

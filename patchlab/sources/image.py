@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from patchlab import elf, kconfig
+from patchlab.building import elf, kconfig
 from patchlab.errors import UsageError
 from patchlab.model import Base, Image, ImageSource, Machine
 from patchlab.paths import Cache

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from patchlab import config, kconfig
+from patchlab import config
+from patchlab.building import kconfig
 from patchlab.config import fragments
 from patchlab.errors import BuildError, UsageError
 from patchlab.model import Base, DebianSource, Options

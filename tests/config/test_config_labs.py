@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from patchlab import config, kconfig, source
+from patchlab import config
+from patchlab.building import kconfig
 from patchlab.errors import UsageError
 from patchlab.model import DebSource
 from patchlab.paths import Cache
+from patchlab.sources import source
 
 LABS = Path(__file__).parents[1] / "labs"
 SHIPPED = Path(__file__).parents[2] / "kernels" / "config"

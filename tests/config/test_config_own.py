@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from patchlab import config, series
+from patchlab import config
+from patchlab.building import series
 from patchlab.config import own
 from patchlab.errors import PatchError, UsageError
 from patchlab.model import Lab, Variant

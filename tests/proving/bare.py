@@ -17,8 +17,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from patchlab import apt, proc
+from patchlab import proc
 from patchlab.progress import Progress
+from patchlab.sources import apt
 
 HOME = Path.home() / ".cache" / "patchlab-machines"
 PACKAGES = "git,make,python3,ca-certificates"

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
-from patchlab import build, config, features, machine
+from patchlab import config
+from patchlab.building import build
+from patchlab.guests import machine
 from patchlab.model import BootRecord
+from patchlab.runs import features
 from patchlab.store import content
 from tests.proving import evidence
 from tests.proving.desk import BASE, RECIPE, Proving, agent_code, boot, machine_key, start

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import msgspec
 
-from patchlab import build, config, make, pristine, series, source, tree
+from patchlab import config
+from patchlab.building import build, make, series, tree
 from patchlab.model import Variant
 from patchlab.paths import Cache
+from patchlab.sources import pristine, source
 from patchlab.store import content
 from tests.proving import evidence
 from tests.proving.desk import Proving, now

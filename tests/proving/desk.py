@@ -10,11 +10,13 @@ from pathlib import Path
 
 import msgspec
 
-from patchlab import console, kvm, machine, measure, proc, root
+from patchlab import proc
 from patchlab.errors import LabError
+from patchlab.guests import console, kvm, machine, root
 from patchlab.model import BootKind, BootRecord, CheckInfo, Clock, Image, Lab, Machine
 from patchlab.paths import Cache
 from patchlab.progress import Progress
+from patchlab.runs import measure
 from patchlab.store import content
 
 REPOSITORY = Path(__file__).resolve().parents[2]

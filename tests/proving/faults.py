@@ -16,9 +16,12 @@ from pathlib import Path
 
 import msgspec
 
-from patchlab import build, config, measure, root, scratch
+from patchlab import config, scratch
+from patchlab.building import build
+from patchlab.guests import root
 from patchlab.model import Outcome
 from patchlab.paths import Cache
+from patchlab.runs import measure
 from patchlab.store import content
 from tests.proving import evidence
 from tests.proving.desk import BASE, RECIPE, Proving, machine_key, now

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import msgspec
 
-from patchlab import pristine
 from patchlab.model import BootKind, Image
+from patchlab.sources import pristine
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 _SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of prctl(2)

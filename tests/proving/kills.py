@@ -11,8 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from patchlab import build, config, machine, proc, root, source
+from patchlab import config, proc
+from patchlab.building import build
+from patchlab.guests import machine, root
 from patchlab.model import Variant
+from patchlab.sources import source
 from patchlab.store import content
 from tests.proving import evidence, killing
 from tests.proving.desk import (

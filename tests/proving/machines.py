@@ -19,7 +19,8 @@ from pathlib import Path
 
 import msgspec
 
-from patchlab import build, config, host, proc
+from patchlab import config, host, proc
+from patchlab.building import build
 from patchlab.errors import MissingTool, UsageError
 from patchlab.store import content
 from tests.proving import bare, evidence
@@ -34,7 +35,7 @@ _TAIL = 3  # lines of a command's output that the page shows
 # What decides whether a fresh machine works, besides the machine.
 _FILES = (
     *("Makefile", "bootstrap.py", "requirements.txt", "lab.toml"),
-    *("patchlab/host.py", "patchlab/root.py", "patchlab/sandbox.py"),
+    *("patchlab/host.py", "patchlab/guests/root.py", "patchlab/sandbox.py"),
 )
 # Debian 13 has no linux-source-6.1: the lab has to say so, and what to do.
 _OLD_BASE = """\

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from patchlab import build
+from patchlab.building import build
 from patchlab.model import Base, Revision, Variant
 from patchlab.store import content
 from tests.proving import evidence

@@ -6,9 +6,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from patchlab import build, config, features, machine
+from patchlab import config
+from patchlab.building import build
 from patchlab.errors import UsageError
+from patchlab.guests import machine
 from patchlab.model import BootRecord, CheckInfo, Image, Lab, Outcome, Variant
+from patchlab.runs import features
 from patchlab.store import content
 from tests.proving import evidence
 from tests.proving.desk import BASE, CONTROL, RECIPE, Proving, agent_code, boot, machine_key, start

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Runs that never happened, put through the lab's own statistics: how often it errs.
 
-Every figure comes from patchlab/stats.py itself. A run has METRICS metrics; a boot gives one
-number of each, e^noise times its level. Shares are of runs or of metrics, as said.
+Every figure comes from patchlab/verdicts/stats.py itself. A run has METRICS metrics; a boot
+gives one number of each, e^noise times its level. Shares are of runs or of metrics, as said.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats as scipy_stats  # type: ignore[import-untyped]
 
-from patchlab import stats
 from patchlab.model import Clock
 from patchlab.verdict import Verdict
+from patchlab.verdicts import stats
 
 METRICS = 6
 Levels = NDArray[np.float64]

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import msgspec
 
-from patchlab import build, proc, source
+from patchlab import proc
+from patchlab.building import build
 from patchlab.model import DebianSource, GitSource, Outcome, Variant
+from patchlab.sources import source
 from patchlab.store import content
 from tests.proving import desk, evidence
 from tests.proving.desk import BASE, Proving, now

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import msgspec
 
-from patchlab import stats
 from patchlab.model import Clock
 from patchlab.store import content
+from patchlab.verdicts import stats
 from tests.proving import evidence, simulation
 from tests.proving.desk import RECIPE, Proving, now
 from tests.proving.simulation import Errors, Noise, Rate
@@ -207,8 +207,9 @@ def page(lines: Sequence[Line]) -> str:
     text = [
         "# How often a verdict errs, simulated",
         "",
-        "Runs that never happened, put through the lab's own statistics (`patchlab/stats.py`): "
-        f"{_RUNS:,} runs a line, {simulation.METRICS} primary metrics each, one number a boot and "
+        "Runs that never happened, put through the lab's own statistics "
+        f"(`patchlab/verdicts/stats.py`): {_RUNS:,} runs a line, {simulation.METRICS} primary "
+        "metrics each, one number a boot and "
         f"metric. In brackets 95 % intervals of the share (Clopper and Pearson). {dated}",
         "",
         "*unadjusted*: metrics whose plain t test has p < .05, without margin and adjustment. "

@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import pytest
 
-from patchlab import compare
 from patchlab.model import StoredRun
 from patchlab.report import cover
+from patchlab.verdicts import compare
 from tests.report import review_run, sample_run
 
 

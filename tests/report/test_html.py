@@ -10,9 +10,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from patchlab import compare
 from patchlab.model import BootKind, Clock, StoredRun
 from patchlab.report import html
+from patchlab.verdicts import compare
 from tests.report import review_run, sample_run
 
 SECTIONS = ["checks", "metrics", "stages", "boots", "findings", "provenance", "consoles"]

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from patchlab import compare
 from patchlab.model import Sample, StoredRun
 from patchlab.report import json_
+from patchlab.verdicts import compare
 from tests.report import review_run, sample_run
 
 DOCS = Path(__file__).parents[2] / "docs" / "json.md"

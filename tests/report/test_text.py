@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 from rich.console import Console
 
-from patchlab import compare
 from patchlab.model import StoredRun
 from patchlab.report import text
+from patchlab.verdicts import compare
 from tests.report import review_run, sample_run
 
 INCOMPLETE = [

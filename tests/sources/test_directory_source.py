@@ -10,12 +10,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from patchlab import source
 from patchlab.errors import LostInstrument, UsageError
 from patchlab.model import Base, DirectorySource
 from patchlab.paths import Cache
 from patchlab.progress import Silent
-from patchlab.sources import digests
+from patchlab.sources import digests, source
 from tests.sources import small_kernel
 from tests.sources.small_kernel import FILES
 

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from patchlab import proc, source
+from patchlab import proc
 from patchlab.errors import LostInstrument, UsageError
 from patchlab.model import Base, GitSource
 from patchlab.paths import Cache
 from patchlab.progress import Silent
+from patchlab.sources import source
 from tests.sources import small_kernel
 from tests.sources.small_kernel import FILES, git
 

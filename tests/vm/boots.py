@@ -6,8 +6,9 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from patchlab import features, machine, measure
+from patchlab.guests import machine
 from patchlab.model import BootKind, BootRecord, Clock, Image, Lab, Root
+from patchlab.runs import features, measure
 
 
 class Step:

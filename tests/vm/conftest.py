@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from patchlab import build, config, features, root
+from patchlab import config
+from patchlab.building import build
+from patchlab.guests import root
 from patchlab.model import Image, Lab, Root
 from patchlab.paths import Cache, default_cache
 from patchlab.progress import Silent
+from patchlab.runs import features
 
 REPOSITORY = Path(__file__).parents[2]
 CONTROL = "fuse-writable-mmap@control"

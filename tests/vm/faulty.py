@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from patchlab import features, machine, measure, vigil
+from patchlab.guests import machine, vigil
 from patchlab.model import BootKind, BootRecord, Clock, Image, Lab, Root
+from patchlab.runs import features, measure
 from tests.vm.boots import Step
 
 # Answers like the real agent, passes every check, and meets its fate in the first one.

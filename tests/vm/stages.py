@@ -19,12 +19,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from patchlab import build, config, full, measure, proc, root, source
+from patchlab import config, full, proc
+from patchlab.building import build
 from patchlab.commands import report
 from patchlab.errors import LabError
+from patchlab.guests import root
 from patchlab.model import Base, Lab, Patch, Revision, TarballSource, Variant
 from patchlab.paths import Cache, default_cache
 from patchlab.progress import Silent
+from patchlab.runs import measure
+from patchlab.sources import source
 from patchlab.store.results import Results
 from tests.report.sample_run import sample_run
 from tests.vm import faulty

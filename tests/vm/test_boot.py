@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from patchlab import features, machine
 from patchlab.errors import LostInstrument
-from patchlab.guest import AgentError, AgentRefused, GuestCrashed
-from patchlab.levels import NS_PER_INSTRUCTION
+from patchlab.guests import machine
+from patchlab.guests.guest import AgentError, AgentRefused, GuestCrashed
 from patchlab.model import BootKind, BootRecord, Clock, Image, Lab, Outcome, Root
+from patchlab.runs import features
+from patchlab.verdicts.levels import NS_PER_INSTRUCTION
 from tests.vm.boots import boot, check_start, leftovers, task
 
 pytestmark = pytest.mark.vm

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from patchlab import build, config
+from patchlab import config
+from patchlab.building import build
 from patchlab.errors import BuildError, PatchError
 from patchlab.model import Image, Lab, Patch, Revision, Variant
 from patchlab.paths import Cache

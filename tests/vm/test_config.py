@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from patchlab import build, config, kconfig, source
+from patchlab import config
+from patchlab.building import build, kconfig
 from patchlab.paths import default_cache
 from patchlab.progress import Silent
+from patchlab.sources import source
 
 pytestmark = pytest.mark.vm
 

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from patchlab import build, config, features
+from patchlab import config
+from patchlab.building import build
 from patchlab.model import Lab, Outcome, Root
 from patchlab.paths import Cache
 from patchlab.progress import Silent
+from patchlab.runs import features
 from tests.vm.boots import boot, check_start, task
 
 pytestmark = pytest.mark.vm

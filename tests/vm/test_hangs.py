@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from patchlab import machine
 from patchlab.errors import LostInstrument
+from patchlab.guests import machine
 from patchlab.model import BootRecord, Image, Lab, Outcome, Root
 from tests.vm import faulty
 from tests.vm.boots import check_start, leftovers

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from patchlab import build, machine, whole
+from patchlab.building import build, whole
 from patchlab.errors import LostInstrument
+from patchlab.guests import machine
 from patchlab.model import Image, Lab, Outcome, Root
 from patchlab.paths import Cache
 from patchlab.progress import Silent

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from patchlab import build, live
+from patchlab.building import build
+from patchlab.guests import live
 from patchlab.model import Base, Image, ImageSource, Lab, Variant
 from patchlab.paths import Cache
 from patchlab.progress import Silent

@@ -10,13 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from patchlab import config, inspection, source
-from patchlab.inspection import Scripts, Subject
+from patchlab import config
 from patchlab.model import Lab, Patch, Revision, SourceTree, Variant
 from patchlab.paths import Cache
 from patchlab.progress import Silent
 from patchlab.review import Demand, Ruling
-from patchlab.rules import CannotTell
+from patchlab.reviews import inspection
+from patchlab.reviews.inspection import Scripts, Subject
+from patchlab.reviews.rules import CannotTell
+from patchlab.sources import source
 from tests.vm.conftest import CONTROL
 
 pytestmark = pytest.mark.vm

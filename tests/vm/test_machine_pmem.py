@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from patchlab import config, live
+from patchlab import config
+from patchlab.guests import live
 from patchlab.model import Image, Lab
 from patchlab.paths import Cache
 from patchlab.progress import Silent

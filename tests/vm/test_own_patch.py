@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from patchlab import build, config
+from patchlab import config
+from patchlab.building import build
 from patchlab.errors import PatchError
 from patchlab.model import Image, Lab
 from patchlab.paths import Cache

@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 
 from guest.fuse import protocol
-from patchlab import config, inspection, proc, series, source
+from patchlab import config, proc
+from patchlab.building import series
 from patchlab.model import Lab
 from patchlab.paths import Cache
 from patchlab.progress import Silent
+from patchlab.reviews import inspection
+from patchlab.sources import source
 
 pytestmark = pytest.mark.vm
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from guest.fuse import protocol
-from patchlab import build, config, proc
+from patchlab import config, proc
+from patchlab.building import build
 from patchlab.model import Lab
 from patchlab.paths import Cache
 from patchlab.progress import Silent

@@ -1,0 +1,353 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The way of a run: images, root, clock, check boots, bench boots; every boot kept at once."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+from patchlab import proc
+from patchlab.building import build
+from patchlab.guests import console, kvm, machine, root
+from patchlab.model import (
+    BootKind,
+    BootRecord,
+    CheckInfo,
+    Clock,
+    Image,
+    Lab,
+    Outcome,
+    Provenance,
+    Root,
+    RunPlan,
+    StoredRun,
+)
+from patchlab.paths import Cache
+from patchlab.progress import Progress
+from patchlab.review import Asked
+from patchlab.reviews import inspection, ledger
+from patchlab.runs import features, measure, provenance, resume, schedule, sitting
+from patchlab.store import content
+from patchlab.store.results import Results
+
+_KNOWN_SPLATS = "known-splats.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a run takes things from and leaves them."""
+
+    cache: Cache
+    results: Results
+    folder: Path  # results/: a folder a run, with every boot's console and QEMU log
+    command: tuple[str, ...]  # the command line, for the provenance
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which boots a run makes. ``boot`` alone makes check boots that check nothing."""
+
+    checks: bool = True
+    bench: bool = True
+    boot: bool = False
+
+    @property
+    def kinds(self) -> tuple[BootKind, ...]:
+        check = (BootKind.CHECK,) if self.checks or self.boot else ()
+        return (*check, BootKind.BENCH) if self.bench else check
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """What has to be there before the first boot."""
+
+    images: Mapping[str, Image]
+    root: Root
+    catalogue: features.Catalogue
+    provenance: Provenance
+    ground: Mapping[str, str]
+
+    @property
+    def clock(self) -> Clock:
+        return self.provenance.clock
+
+
+def execute(
+    lab: Lab,
+    plan: RunPlan,
+    place: Place,
+    progress: Progress,
+    wanted: Wanted,
+    *,
+    resume: bool = False,
+) -> int:
+    """Make the run and give its id. Build and host trouble is raised; a dead guest is stored.
+
+    ``resume`` goes on with the newest unfinished run of that name, if its ground is the same.
+    """
+    begun, before = time.monotonic(), _Stages()
+    ready = _ready(lab, plan, place, progress, wanted, before)
+    with contextlib.ExitStack() as stack:
+        found = earlier(plan.name, ready.ground, place, progress, resume, stack)
+        if found is None:
+            run_id = _begin(lab, plan, place, progress, wanted, ready, before)
+            stack.enter_context(sitting.taken(place.folder, run_id))
+        elif found.finished:
+            return found.id
+        else:
+            run_id = found.id
+        now = sitting.Sitting(place.results, run_id, begun, found.seconds if found else 0.0)
+        if found:
+            now.add(before.seconds)
+        boots = _Boots(run_id, lab, place, ready.root, progress, _known_splats(lab), now)
+        stored = found.boots if found else ()
+        if wanted.checks or wanted.boot:
+            infos = ready.catalogue.checks if wanted.checks else ()
+            tasks = _check_tasks(ready.images, lab, infos, ready.clock)
+            boots.make("check boots", tasks, stored, at_once=1)
+        if wanted.bench:
+            at_once = schedule.workers(ready.clock, lab.sampling, machine.host_cores())
+            tasks = _bench_tasks(ready.images, lab, ready.catalogue, ready.clock)
+            boots.make("bench boots", tasks, stored, at_once)
+        now.finish()
+    return run_id
+
+
+def _ready(
+    lab: Lab, plan: RunPlan, place: Place, progress: Progress, wanted: Wanted, before: _Stages
+) -> _Ready:
+    catalogue = features.catalogue().of(plan.features)
+    with before.timed("build"):
+        for arm in plan.arms:
+            build.try_patches(arm, lab, place.cache, progress)
+        images = {arm.name: build.build(arm, lab, place.cache, progress) for arm in plan.arms}
+    with before.timed("guest root"):
+        guest_root = root.make(lab.machine, place.cache, progress)
+    with before.timed("KVM proof"):
+        proof = kvm.prove(images[plan.baseline], guest_root, lab, place.cache, progress)
+    stands = provenance.gather(lab, guest_root, proof, kvm.clock(proof), place.command)
+    own = _own_ground(lab, images[plan.baseline], stands.clock)
+    ground = resume.ground(plan, lab.sampling, wanted.kinds, images, stands, own)
+    return _Ready(images, guest_root, catalogue, stands, ground)
+
+
+def _own_ground(lab: Lab, image: Image, clock: Clock) -> dict[str, str]:
+    """The lab's own share of what decides what a boot means."""
+    starts = (
+        machine.Start(image, BootKind.CHECK, _real(clock), 0),
+        machine.Start(image, BootKind.BENCH, clock, 0),
+    )
+    known = lab.kernels / _KNOWN_SPLATS
+    return {
+        **{
+            f"options of a {one.kind} boot": " ".join(machine.kernel_options(one)) for one in starts
+        },
+        "pmem devices": " ".join(str(device) for device in lab.machine.pmem),
+        "agent": machine.agent_digest(),
+        _KNOWN_SPLATS: content.digest(known.read_bytes() if known.is_file() else b""),
+    }
+
+
+def _begin(
+    lab: Lab,
+    plan: RunPlan,
+    place: Place,
+    progress: Progress,
+    wanted: Wanted,
+    ready: _Ready,
+    before: _Stages,
+) -> int:
+    """Store the run and all that comes before its first boot."""
+    with before.timed("review"):
+        said = inspection.inspect(plan.arms, lab, place.cache, progress) if wanted.checks else ()
+    return place.results.begin_run(
+        name=plan.name,
+        title=plan.title,
+        baseline=plan.baseline,
+        arms=[arm.name for arm in plan.arms],
+        features=plan.features,
+        sampling=lab.sampling,
+        provenance=ready.provenance,
+        checks=ready.catalogue.checks,
+        metrics=ready.catalogue.metrics,
+        asked=_asked(plan, lab) if wanted.checks else (),
+        kinds=wanted.kinds,
+        ground=ready.ground,
+        images=ready.images,
+        rules=said,
+        stages=before.seconds,
+    )
+
+
+def page(folder: Path, run_id: int) -> Path:
+    """The HTML report of a run, in results/."""
+    return folder / f"report-{run_id:04d}.html"
+
+
+def earlier(
+    name: str,
+    ground: Mapping[str, str],
+    place: Place,
+    progress: Progress,
+    going_on: bool,
+    stack: contextlib.ExitStack,
+) -> StoredRun | None:
+    """The run to go on with, held; None for a new one, with a note when that needs one.
+
+    It is the newest that was interrupted: before its last boot, or before its report.
+    """
+    lines = [line for line in place.results.runs() if line.name == name]
+    unfinished = next((line.id for line in lines if not line.finished), None)
+    if going_on and lines and lines[0].finished and not page(place.folder, lines[0].id).exists():
+        unfinished = lines[0].id
+    if unfinished is None:
+        return None
+    with contextlib.ExitStack() as probe:
+        if not probe.enter_context(sitting.free(place.folder, unfinished)):
+            progress.note(f"run {unfinished} is going on in another process")
+            return None
+        # Only now: another process may have ended it meanwhile.
+        run = place.results.load_run(unfinished)
+        if _goes_on(run, ground, progress, going_on):
+            stack.push(probe.pop_all())
+            return run
+    return None
+
+
+def _goes_on(run: StoredRun, ground: Mapping[str, str], progress: Progress, going_on: bool) -> bool:
+    """Whether this run is gone on with; says why, or that it could have been."""
+    changes = resume.changes(run.ground, ground)
+    if not going_on and not changes:
+        progress.note(f"--resume would have gone on with run {run.id} ({resume.made(run)})")
+    elif going_on and changes:
+        progress.note(f"run {run.id} cannot be gone on with: {'; '.join(changes)}")
+    elif going_on:
+        end = ": all of its boots are stored" if run.finished else ""
+        progress.note(f"going on with run {run.id} ({resume.made(run)}){end}")
+    return going_on and not changes
+
+
+def _asked(plan: RunPlan, lab: Lab) -> tuple[Asked, ...]:
+    """The review ledgers of the series that the arms have revisions of."""
+    names = dict.fromkeys(revision.series for arm in plan.arms for revision in arm.revisions)
+    return tuple(ledger.asked(lab.series[name]) for name in names if name in lab.series)
+
+
+def _check_tasks(
+    images: Mapping[str, Image], lab: Lab, checks: tuple[CheckInfo, ...], clock: Clock
+) -> list[measure.Task]:
+    """One check boot an arm: real time, so never the icount clock."""
+    return [
+        measure.Task(
+            machine.Start(image, BootKind.CHECK, _real(clock), lab.sampling.seed),
+            variant,
+            block=-1,
+            order=order,
+            checks=checks,
+            metrics=(),
+        )
+        for order, (variant, image) in enumerate(images.items())
+    ]
+
+
+def _real(clock: Clock) -> Clock:
+    return Clock.WALL if clock is Clock.WALL else Clock.TCG
+
+
+def _bench_tasks(
+    images: Mapping[str, Image], lab: Lab, catalogue: features.Catalogue, clock: Clock
+) -> list[measure.Task]:
+    metrics = tuple(m for m in catalogue.metrics if clock in m.clocks)
+    return [
+        measure.Task(
+            machine.Start(images[place.variant], BootKind.BENCH, clock, place.seed),
+            place.variant,
+            place.block,
+            place.order,
+            checks=(),
+            metrics=metrics,
+        )
+        for block in schedule.blocks(list(images), lab.sampling)
+        for place in block
+    ]
+
+
+def _known_splats(lab: Lab) -> Sequence[console.KnownSplat]:
+    file = lab.kernels / _KNOWN_SPLATS
+    return console.load_known(file) if file.is_file() else ()
+
+
+class _Stages:
+    """Times what comes before the run can be written: its clock is not known yet."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        begun = time.monotonic()
+        yield
+        self.seconds[stage] = time.monotonic() - begun
+
+
+@dataclass(frozen=True, slots=True)
+class _Boots:
+    run_id: int
+    lab: Lab
+    place: Place
+    root: Root
+    progress: Progress
+    known: Sequence[console.KnownSplat]
+    sitting: sitting.Sitting
+
+    def make(
+        self, stage: str, tasks: Sequence[measure.Task], stored: Sequence[BootRecord], at_once: int
+    ) -> None:
+        """Make those boots that are not stored, ``at_once`` at a time.
+
+        ^C ends every guest before it goes on up.
+        """
+        todos = resume.left(tasks, stored)
+        if not todos:
+            return
+        with (
+            self.sitting.stage(stage),
+            self.progress.step(stage) as step,
+            ThreadPoolExecutor(at_once) as pool,
+        ):
+            pending = [pool.submit(self._one, todo) for todo in todos]
+            before = len(tasks) - len(todos) + 1
+            try:
+                for done, future in enumerate(as_completed(pending), start=before):
+                    future.result()
+                    step.advance(done, len(tasks))
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                proc.terminate_all()
+                raise
+
+    def _one(self, todo: resume.Todo) -> None:
+        """One boot; a lost one is tried once more, and both tries are kept."""
+        for attempt in range(todo.attempt, resume.ATTEMPTS + 1):
+            record = self._boot(todo, attempt)
+            self.place.results.save_boot(self.run_id, record)
+            self.sitting.tick()
+            if record.outcome is not Outcome.PASSED:
+                why = record.reason.split("\n", 1)[0]
+                self.progress.note(f"{measure.title(todo.task)}: {record.outcome}: {why}")
+            if record.outcome is not Outcome.LOST:
+                return
+
+    def _boot(self, todo: resume.Todo, attempt: int) -> BootRecord:
+        task = todo.task
+        name = resume.folder(task.start.kind, todo.number, attempt)
+        folder = self.place.folder / measure.run_folder(self.run_id) / name
+        # A killed lab may have left half of one.
+        shutil.rmtree(folder, ignore_errors=True)
+        with self.progress.step(measure.title(task)) as step:
+            return measure.boot(task, self.root, self.lab, folder, attempt, self.known, step)

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a boot became: the host's view and the log's, on logs of real kernels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from patchlab import config
+from patchlab.guests import console
+from patchlab.model import Outcome
+from patchlab.runs import measure
+from tests.report.sample_run import BASE, sample_run
+
+LOGS = Path(__file__).parents[1] / "data" / "console"
+BANNER = "[    0.000000] Linux version 6.12.117 (build@lab) (gcc 12.2.0) #1 SMP\n"
+
+
+def judged(outcome: Outcome, reason: str, text: str) -> tuple[Outcome, str]:
+    findings = console.scan(text.split("\n"), (), date(2026, 1, 1))
+    return measure.judge(outcome, reason, findings, text)
+
+
+def log(name: str) -> str:
+    text = (LOGS / f"{name}.log").read_text(errors="replace")
+    return text if "Linux version" in text else BANNER + text
+
+
+def test_a_clean_log_leaves_a_passed_boot_passed() -> None:
+    assert judged(Outcome.PASSED, "", log("clean")) == (Outcome.PASSED, "")
+
+
+def test_an_oops_beats_a_lost_connection() -> None:
+    outcome, reason = judged(Outcome.LOST, "SSH broke", log("oops-null"))
+    assert outcome is Outcome.CRASHED
+    assert reason == "SSH broke"
+
+
+def test_an_oops_is_never_green_though_the_guest_went_on() -> None:
+    outcome, reason = judged(Outcome.PASSED, "", log("oops-null"))
+    assert outcome is Outcome.CRASHED
+    assert "NULL pointer" in reason
+
+
+def test_a_warning_makes_a_boot_that_worked_unclean() -> None:
+    outcome, reason = judged(Outcome.PASSED, "", log("warn"))
+    assert outcome is Outcome.SPLAT
+    assert "WARNING" in reason
+
+
+def test_a_warning_does_not_hide_that_the_guest_stopped_answering() -> None:
+    assert judged(Outcome.TIMED_OUT, "late", log("warn")) == (Outcome.TIMED_OUT, "late")
+
+
+@pytest.mark.parametrize("text", ["", "\n \n", "hello from no kernel\n"])
+def test_a_log_that_cannot_be_scanned_is_no_pass(text: str) -> None:
+    outcome, reason = judged(Outcome.PASSED, "", text)
+    assert outcome is Outcome.LOST
+    assert "console log" in reason
+
+
+def test_a_debug_kernel_gets_six_times_the_time() -> None:
+    lab = config.load(Path(__file__).parents[2] / "lab.toml")
+    image = sample_run().images[BASE]
+    assert measure.patient(lab, image) == lab
+    slow = measure.patient(lab, replace(image, fragments=(*image.fragments, "debug"))).limits
+    assert (slow.boot, slow.check) == (6 * lab.limits.boot, 6 * lab.limits.check)
+    assert (slow.build, slow.measure) == (lab.limits.build, lab.limits.measure)
