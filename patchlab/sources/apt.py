@@ -78,9 +78,7 @@ def candidate(package: str, cache: Cache | None = None) -> Candidate:
     with contextlib.suppress(FileNotFoundError, msgspec.DecodeError):
         return msgspec.json.decode(memory.read_bytes(), type=Candidate)
     found = _ask(package)
-    with tempfile.NamedTemporaryFile(dir=memory.parent, delete=False) as file:
-        file.write(msgspec.json.encode(found))
-    Path(file.name).replace(memory)
+    scratch.write(memory, msgspec.json.encode(found).decode())
     return found
 
 

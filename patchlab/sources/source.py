@@ -7,6 +7,7 @@ import lzma
 import os
 from pathlib import Path
 
+from patchlab import full
 from patchlab.building import kconfig
 from patchlab.errors import UsageError
 from patchlab.model import (
@@ -41,6 +42,8 @@ def find(base: Base, cache: Cache) -> Found:
         try:
             found = base.seen[where] = _find(base, cache)
         except OSError as error:
+            if full.is_full(error):
+                raise
             hint = "the lab reads it as you: look at its owner and mode"
             raise UsageError(f"base '{base.name}': {error}", hint=hint) from error
     return found
