@@ -184,18 +184,28 @@ class Series:
     ledger: tuple[Demand, ...]
 
 
+CMDLINE = "cmdline:"  # in the name of a variant, before a kernel option
+
+
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A base, an ordered stack of revisions, and extra config fragments.
+    """A base, an ordered stack of revisions, extra config fragments, and kernel options.
 
-    ``name`` is canonical: ``base``, ``fuse-writable-mmap@control``, or a stack
-    joined by `` + ``; extra fragments come last, each as ``config:NAME``.
+    ``name`` is canonical: ``base``, ``fuse-writable-mmap@control``, or a stack joined by `` + ``;
+    then come extra fragments, each as ``config:NAME``, and options, each as ``cmdline:OPTION``.
     """
 
     name: str
     base: Base
     revisions: tuple[Revision, ...] = ()
     fragments: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()  # on the kernel's command line; the image has no part in them
+
+
+def options_of(name: str) -> tuple[str, ...]:
+    """The kernel options in the canonical name of a variant."""
+    words = name.split(" + ")
+    return tuple(word.removeprefix(CMDLINE) for word in words if word.startswith(CMDLINE))
 
 
 @dataclass(frozen=True, slots=True)

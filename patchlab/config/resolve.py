@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,12 +11,19 @@ from pathlib import Path
 from patchlab.config import fragments, own
 from patchlab.config.names import unknown
 from patchlab.errors import UsageError
-from patchlab.model import Base, ImageSource, Lab, Revision, Series, Variant
+from patchlab.model import CMDLINE, Base, ImageSource, Lab, Revision, Series, Variant
 from patchlab.paths import Cache, default_cache
 
 BASE = "base"
 CONFIG = "config:"
-_FORM = "base, series@revision, a@v1 + b@v2, base + config:debug, base + ./my.patch"
+_FORM = (
+    "base, series@revision, a@v1 + b@v2, base + config:debug, base + ./my.patch, "
+    "base + cmdline:NAME=VALUE"
+)
+# No quote and no blank: the option is one word of the kernel's command line.
+_OPTION = re.compile(r"[A-Za-z0-9_.-]+(=[A-Za-z0-9_.,:/@%*-]*)?", re.ASCII)
+# What the lab sets itself, so that a guest comes up and two boots can be compared.
+_OWN = re.compile(r"(init|root\w*|console|earlyprintk|panic|virtme\S*|lab\.pad)(=.*)?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +47,9 @@ def variant(
 
     ``text`` is parts joined by ``+``: ``base`` (first, may be left out before others),
     ``series@revision`` and paths of a user's own patches in the order they are applied,
-    ``config:NAME``. ``extra_fragments`` are put before the fragments of ``text``; paths start
-    at ``place``. Raises UsageError for a part that does not exist (its hint lists those that
-    do), that comes twice, or that does not fit the base.
+    ``config:NAME``, ``cmdline:OPTION``. ``extra_fragments`` are put before the fragments of
+    ``text``; paths start at ``place``. Raises UsageError for a part that does not exist (its
+    hint lists those that do), that comes twice, or that does not fit the base.
     """
     place = place or Place(Path.cwd(), default_cache())
     if base_name not in bases:
@@ -49,6 +57,9 @@ def variant(
     base = bases[base_name]
     parts = _Parts(extra=list(dict.fromkeys(extra_fragments)))
     for number, part in enumerate(own.parts(text, place.folder)):
+        if part.startswith(CMDLINE):
+            parts.add_option(part.removeprefix(CMDLINE), text)
+            continue
         known = part.partition("@")[0] in series
         if not known and (kept := own.kept(part, base_name, place.cache)):
             parts.add_revision(kept, text)
@@ -63,8 +74,11 @@ def variant(
         if revision.origin is None:
             _check_fits(revision, base, series[revision.series])
     names = [str(revision) for revision in parts.revisions] or [BASE]
-    name = " + ".join([*names, *(CONFIG + extra for extra in parts.extra)])
-    return Variant(name, base, tuple(parts.revisions), tuple(parts.extra))
+    names += [CONFIG + extra for extra in parts.extra]
+    names += [CMDLINE + option for option in parts.options]
+    return Variant(
+        " + ".join(names), base, tuple(parts.revisions), tuple(parts.extra), tuple(parts.options)
+    )
 
 
 def find_variant(lab: Lab, text: str, place: Place | None = None) -> Variant:
@@ -92,6 +106,7 @@ class _Parts:
     revisions: list[Revision] = field(default_factory=list)
     extra: list[str] = field(default_factory=list)
     configs: set[str] = field(default_factory=set)  # those that the text itself names
+    options: list[str] = field(default_factory=list)
 
     def add(self, part: str, place: int, series: Mapping[str, Series], text: str) -> None:
         if part == BASE:
@@ -108,6 +123,17 @@ class _Parts:
         self.configs.add(name)
         if name not in self.extra:
             self.extra.append(name)
+
+    def add_option(self, option: str, text: str) -> None:
+        if not _OPTION.fullmatch(option):
+            message = f"'{CMDLINE}{option}' in '{text}' is no kernel option"
+            raise UsageError(message, hint=f"one word: {CMDLINE}NAME or {CMDLINE}NAME=VALUE")
+        if _OWN.fullmatch(option):
+            message = f"'{CMDLINE}{option}' in '{text}': the lab sets that option itself"
+            raise UsageError(message, hint="leave it out")
+        if option in self.options:
+            raise UsageError(f"'{CMDLINE}{option}' comes twice in '{text}'", hint="name it once")
+        self.options.append(option)
 
     def add_revision(self, revision: Revision, text: str) -> None:
         for other in self.revisions:

@@ -37,7 +37,8 @@ def guest(
     image = build.build(variant, lab, cache, progress)
     guest_root = root.make(lab.machine, cache, progress)
     lab = patient(lab, image)
-    start = machine.Start(image, BootKind.CHECK, Clock.TCG, lab.sampling.seed, gdb=gdb)
+    seed, options = lab.sampling.seed, variant.options
+    start = machine.Start(image, BootKind.CHECK, Clock.TCG, seed, options, gdb=gdb)
     with scratch.folder("guest") as folder, contextlib.ExitStack() as up:
         with progress.step(f"boot {variant.name}"):
             try:

@@ -108,11 +108,11 @@ def execute(
         stored = found.boots if found else ()
         if wanted.checks or wanted.boot:
             infos = ready.catalogue.checks if wanted.checks else ()
-            tasks = _check_tasks(ready.images, lab, infos, ready.clock)
+            tasks = _check_tasks(plan, ready, lab, infos)
             boots.make("check boots", tasks, stored, at_once=1)
         if wanted.bench:
             at_once = schedule.workers(ready.clock, lab.sampling, machine.host_cores())
-            tasks = _bench_tasks(ready.images, lab, ready.catalogue, ready.clock)
+            tasks = _bench_tasks(plan, ready, lab)
             boots.make("bench boots", tasks, stored, at_once)
         now.finish()
     return run_id
@@ -239,19 +239,20 @@ def _asked(plan: RunPlan, lab: Lab) -> tuple[Asked, ...]:
 
 
 def _check_tasks(
-    images: Mapping[str, Image], lab: Lab, checks: tuple[CheckInfo, ...], clock: Clock
+    plan: RunPlan, ready: _Ready, lab: Lab, checks: tuple[CheckInfo, ...]
 ) -> list[measure.Task]:
     """One check boot an arm: real time, so never the icount clock."""
+    kind, clock = BootKind.CHECK, _real(ready.clock)
     return [
         measure.Task(
-            machine.Start(image, BootKind.CHECK, _real(clock), lab.sampling.seed),
-            variant,
+            machine.Start(ready.images[arm.name], kind, clock, lab.sampling.seed, arm.options),
+            arm.name,
             block=-1,
             order=order,
             checks=checks,
             metrics=(),
         )
-        for order, (variant, image) in enumerate(images.items())
+        for order, arm in enumerate(plan.arms)
     ]
 
 
@@ -259,20 +260,25 @@ def _real(clock: Clock) -> Clock:
     return Clock.WALL if clock is Clock.WALL else Clock.TCG
 
 
-def _bench_tasks(
-    images: Mapping[str, Image], lab: Lab, catalogue: features.Catalogue, clock: Clock
-) -> list[measure.Task]:
-    metrics = tuple(m for m in catalogue.metrics if clock in m.clocks)
+def _bench_tasks(plan: RunPlan, ready: _Ready, lab: Lab) -> list[measure.Task]:
+    metrics = tuple(m for m in ready.catalogue.metrics if ready.clock in m.clocks)
+    arms = {arm.name: arm for arm in plan.arms}
     return [
         measure.Task(
-            machine.Start(images[place.variant], BootKind.BENCH, clock, place.seed),
+            machine.Start(
+                ready.images[place.variant],
+                BootKind.BENCH,
+                ready.clock,
+                place.seed,
+                arms[place.variant].options,
+            ),
             place.variant,
             place.block,
             place.order,
             checks=(),
             metrics=metrics,
         )
-        for block in schedule.blocks(list(images), lab.sampling)
+        for block in schedule.blocks(list(arms), lab.sampling)
         for place in block
     ]
 

@@ -17,6 +17,7 @@ from patchlab.model import (
     MetricInfo,
     Outcome,
     StoredRun,
+    options_of,
 )
 from patchlab.runs import resume
 from patchlab.verdict import CheckComparison, Comparison, MetricComparison, Verdict
@@ -67,9 +68,13 @@ def compare_all(run: StoredRun) -> list[Comparison]:
 
 
 def equal_kernels(run: StoredRun, one: str, other: str) -> bool:
-    """Whether both images have the same code: allocated, non-note sections of vmlinux."""
+    """Whether both arms run the same code with the same options.
+
+    Code is what the allocated, non-note sections of vmlinux hold.
+    """
     a, b = run.images.get(one), run.images.get(other)
-    return a is not None and b is not None and a.code_sha256 == b.code_sha256
+    alike = options_of(one) == options_of(other)
+    return alike and a is not None and b is not None and a.code_sha256 == b.code_sha256
 
 
 # ---------------------------------------------------------------- checks

@@ -29,6 +29,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
         ("beta@v1+alpha@v2", "beta@v1 + alpha@v2", ()),
         ("base + config:debug", "base + config:debug", ("debug",)),
         ("config:debug + alpha@v1", "alpha@v1 + config:debug", ("debug",)),
+        ("cmdline:b=2+alpha@v1+config:debug", "alpha@v1 + config:debug + cmdline:b=2", ("debug",)),
+        ("base + cmdline:b.c=2,3 + cmdline:a", "base + cmdline:b.c=2,3 + cmdline:a", ()),
     ],
 )
 def test_names_become_canonical(lab: Lab, text: str, name: str, fragments: tuple[str, ...]) -> None:
@@ -53,6 +55,11 @@ def test_names_become_canonical(lab: Lab, text: str, name: str, fragments: tuple
         ("config:dbug", "no config fragment 'dbug'", "'debug'? there are: debug, fuse, slim"),
         ("config:fuse", "base 'linux-6.12' has the config fragment 'fuse' already", "leave"),
         ("config:debug + config:debug", "'config:debug' comes twice", "once"),
+        ("cmdline:a + cmdline:a", "'cmdline:a' comes twice", "once"),
+        ("base + cmdline:", "'cmdline:' in 'base + cmdline:' is no kernel option", "one word"),
+        ('base + cmdline:a="b c"', "'cmdline:a=\"b c\"' in", "one word"),
+        ("base + cmdline:init=/bin/sh", "'cmdline:init=/bin/sh' in", "leave it out"),
+        ("base + cmdline:rootwait", "'cmdline:rootwait' in", "leave it out"),
     ],
 )
 def test_what_does_not_exist_is_named_with_what_does(

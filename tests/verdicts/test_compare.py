@@ -270,6 +270,14 @@ def test_equal_kernels_are_said_to_be_equal() -> None:
     assert "equal kernels" in comparison.metrics[0].reason
 
 
+def test_equal_kernels_with_other_options_are_not_equal() -> None:
+    run = _run(_five(0.01))
+    other = f"{BASE} + cmdline:transparent_hugepage=never"
+    images = {BASE: run.images[BASE], other: run.images[BASE]}
+    assert not compare.equal_kernels(dataclasses.replace(run, images=images), BASE, other)
+    assert compare.equal_kernels(dataclasses.replace(run, images=images), other, other)
+
+
 def test_an_arm_that_is_not_in_the_run_is_refused() -> None:
     with pytest.raises(UsageError, match="no arm v9") as error:
         compare.compare(sample_run.sample_run(), BASE, "v9")
