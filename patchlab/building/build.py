@@ -289,9 +289,3 @@ def _load(folder: Path, plan: Plan) -> Image:
         source_package=plan.found.package,
         source_version=plan.found.version,
     )
-
-
-def base_config(base: Base, lab: Lab, cache: Cache) -> str | None:
-    """The .config of the built base, or None while it has not been built."""
-    built = find(Variant("base", base), lab, cache)
-    return built.config.read_text(encoding="utf-8") if built else None

@@ -31,6 +31,7 @@ from patchlab.runs import measure
 from patchlab.sources import source
 from patchlab.store.results import Results
 from tests.report.sample_run import sample_run
+from tests.store.test_results import begin
 from tests.vm import faulty
 
 REPOSITORY = Path(__file__).parents[2]
@@ -171,17 +172,7 @@ def results_database(folder: Path, work: Path) -> None:  # noqa: ARG001
     with Results.open(folder / "lab.sqlite") as results:
         fill(folder, leave=0)
         run = sample_run()
-        begun = results.begin_run(
-            name=run.name,
-            title=run.title,
-            baseline=run.baseline,
-            arms=run.arms,
-            features=run.features,
-            sampling=run.sampling,
-            provenance=run.provenance,
-            checks=run.checks,
-            metrics=run.metrics,
-        )
+        begun = begin(results, run)
         for boot in run.boots:
             results.save_boot(begun, boot)
 
