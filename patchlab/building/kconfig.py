@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import msgspec
 
@@ -25,6 +25,7 @@ from patchlab.errors import BuildError, UsageError
 from patchlab.model import Base
 
 NOT_SET = "n"
+_PLAIN = (".c", ".h", ".S", ".rst", ".txt", ".yaml")
 _LINE = re.compile(r"CONFIG_(?P<name>\w+)=(?P<value>.*)|# CONFIG_(?P<off>\w+) is not set", re.ASCII)
 _DEFINITION = re.compile(r"^(?:menu)?config[ \t]+(\w+)[ \t]*$", re.MULTILINE | re.ASCII)
 _DEPENDS = re.compile(r"^\s+depends on\s+((?:.*\\\n)*.*)$", re.MULTILINE)
@@ -174,15 +175,23 @@ def lost(wanted: Iterable[Wanted], have: Mapping[str, str]) -> tuple[Lost, ...]:
 def configure(tree: Path, merged: Merged, make: Callable[[str], object]) -> str:
     """Write ``tree/.config``: tinyconfig and the wanted options over it; gives its text.
 
-    ``make`` runs one target in ``tree``. Raises BuildError that names each wanted option
-    that did not survive, where it is wanted, what it got, and what it depends on; and each
-    declared one that does survive, for then its declaration is out of date.
+    ``make`` runs one target in ``tree``. Raises what verify() raises.
     """
     file = tree / ".config"
     make("tinyconfig")
     lines = (*merged.wanted, *(one.wanted for one in merged.declared))
     replace_file(file, overlay(read_inside(tree, ".config"), lines))
     make("olddefconfig")
+    return verify(tree, merged)
+
+
+def verify(tree: Path, merged: Merged) -> str:
+    """The text of ``tree/.config``, which has every option as it is wanted.
+
+    Raises BuildError that names each wanted option that did not survive, where it is wanted,
+    what it got, and what it depends on; and each declared one that does survive, for then its
+    declaration is out of date.
+    """
     text = read_inside(tree, ".config")
     have = parse(text)
     if gone := lost(merged.wanted, have):
@@ -200,6 +209,24 @@ def configure(tree: Path, merged: Merged, make: Callable[[str], object]) -> str:
             hint="take the line out of [options] of the base, or correct it",
         )
     return text
+
+
+def may_change(files: Iterable[str]) -> bool:
+    """Whether patches that write these files could give the tree another .config.
+
+    Kconfig reads Kconfig files, runs what lies in scripts/, and is started by the Makefiles at
+    the top and of the architecture (Documentation/kbuild/kconfig-language.rst). What is not
+    known to have no part in that may have one.
+    """
+    return not all(_is_plain(PurePosixPath(file)) for file in files)
+
+
+def _is_plain(file: PurePosixPath) -> bool:
+    if file.parts[0] == "scripts":
+        return False
+    if file.name in ("Makefile", "Kbuild"):
+        return len(file.parts) > 1 and file.parts[0] not in ("arch", "tools")
+    return file.suffix in _PLAIN
 
 
 def stale(

@@ -185,3 +185,21 @@ def test_every_difference_has_a_reason_and_is_named_once() -> None:
     names = [option for entry in differences.difference for option in entry.options]
     assert len(names) == len(set(names))
     assert all(entry.reason for entry in differences.difference)
+
+
+@pytest.mark.parametrize(
+    ("files", "may"),
+    [
+        (["fs/fuse/file.c", "include/uapi/linux/fuse.h", "fs/fuse/Makefile"], False),
+        (["Documentation/filesystems/fuse.rst", "arch/x86/entry/entry_64.S"], False),
+        (["fs/fuse/file.c", "fs/fuse/Kconfig"], True),
+        (["lib/Kconfig.debug"], True),
+        (["Makefile"], True),
+        (["arch/x86/Makefile"], True),
+        (["scripts/kconfig/confdata.c"], True),
+        (["arch/x86/configs/tiny.config"], True),
+        (["fs/fuse/generate.sh"], True),
+    ],
+)
+def test_a_patch_that_may_change_the_config_has_it_made_anew(files: list[str], may: bool) -> None:
+    assert kconfig.may_change(files) is may
