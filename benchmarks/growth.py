@@ -17,13 +17,14 @@ from benchmarks.record import Found, Row
 from patchlab import config
 from patchlab.building import build
 from patchlab.errors import LabError, MissingTool
-from patchlab.model import BootKind, BootRecord, StoredRun
+from patchlab.model import BootKind, BootRecord, Outcome, StoredRun
 from patchlab.report import html, json_, text
 from patchlab.store.results import Results
 from patchlab.verdicts import compare
 
 VARIANTS = (1, 4, 16)
 BOOTS, QUICK_BOOTS = (10, 100, 1000), (10, 100)
+SAMPLES, _COMPARED_IN = 10_000, 1.0  # seconds
 _LIKE = "fuse-direct-mmap"
 _PATCHES = REPOSITORY / "patches" / _LIKE / "v3"
 _LIMIT = 120.0
@@ -41,8 +42,12 @@ def growth(bench: Bench) -> Found:
     for count in sizes:
         with bench.progress.step(f"a run of {count} boots"):
             _add(boots, _boots(count, like))
+    with bench.progress.step(f"a comparison of {SAMPLES:,} samples"):
+        comparing = _comparing(like)
     said = f"boots like those of a run of {len(like.arms)} arms and {len(like.metrics)} metrics"
-    return Found((*_rows("variants", VARIANTS, variants), *_rows("boots", sizes, boots, said)))
+    return Found(
+        (*_rows("variants", VARIANTS, variants), *_rows("boots", sizes, boots, said), comparing)
+    )
 
 
 def _add(to: Seconds, found: Mapping[str, float]) -> None:
@@ -132,6 +137,29 @@ def _boots(count: int, like: StoredRun) -> dict[str, float]:
         }
 
 
+def _comparing(like: StoredRun) -> Row:
+    """Two arms, as many whole blocks as have so many samples."""
+    arms = (like.baseline, next(arm for arm in like.arms if arm != like.baseline))
+    boots = [
+        boot
+        for boot in like.boots
+        if boot.samples and boot.variant in arms and boot.outcome is Outcome.PASSED
+    ]
+    made: list[BootRecord] = []
+    for block in itertools.count():
+        if sum(len(boot.samples) for boot in made) >= SAMPLES:
+            break
+        for arm in arms:
+            own = [boot for boot in boots if boot.variant == arm]
+            made.append(replace(own[block % len(own)], block=block, attempt=1))
+    sampling = replace(like.sampling, blocks=made[-1].block + 1, looks=())
+    run = replace(like, boots=tuple(made), arms=arms, sampling=sampling)
+    count = sum(len(boot.samples) for boot in made)
+    taken = tuple(clocked(lambda: compare.compare(run, *arms), 1) for _ in range(5))
+    said = f"{count:,} samples, {len(made)} boots, {len(run.metrics)} metrics"
+    return Row(f"comparing {SAMPLES:,} samples", "s", taken, _COMPARED_IN, note=said)
+
+
 def copies(like: StoredRun, count: int) -> list[BootRecord]:
     """``count`` boots: the check boots of ``like``, then its bench boots in ever new blocks."""
     checks = [boot for boot in like.boots if boot.kind is BootKind.CHECK][:count]
@@ -155,7 +183,7 @@ def _save(like: StoredRun, boots: Sequence[BootRecord], results: Results) -> int
         baseline=like.baseline,
         arms=like.arms,
         features=like.features,
-        sampling=replace(like.sampling, blocks=max(blocks, 1)),
+        sampling=replace(like.sampling, blocks=max(blocks, 1), looks=()),
         provenance=like.provenance,
         checks=like.checks,
         metrics=like.metrics,

@@ -23,7 +23,6 @@ if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from guest import child, facts, features, sampling
-from guest.fuse.client import sweep
 from guest.words import Check, CheckError, Context, Metric, Skipped, Unsupported
 
 LIMIT = 1 << 20  # bytes, of a request and of a reply
@@ -45,6 +44,7 @@ class Agent:
             "prepare": self.prepare,
             "check": self.check,
             "measure": self.measure,
+            "trace": self.trace,
             "poweroff": self.poweroff,
         }
 
@@ -86,7 +86,7 @@ class Agent:
             folder = Path(name).resolve()
             context = self.context(request, folder)
             ended = child.run(lambda: judge(check, context), deadline)
-            sweep(folder)
+            _sweep(folder)
         if ended.timed_out:
             outcome, seen = "timed out", f"no end after {deadline:.0f} s\n{ended.where}".rstrip()
         elif ended.error:
@@ -104,6 +104,12 @@ class Agent:
         return {"result": result}
 
     def measure(self, request: Mapping[str, Any]) -> Reply:
+        return self.sampled(request, take)
+
+    def trace(self, request: Mapping[str, Any]) -> Reply:
+        return self.sampled(request, follow)
+
+    def sampled(self, request: Mapping[str, Any], take: Callable[..., Reply]) -> Reply:
         metric = features.FEATURES[request["feature"]].metric(request["metric"])
         samples, warmup = int(request["samples"]), int(request.get("warmup", 0))
         with tempfile.TemporaryDirectory(prefix="measure-", ignore_cleanup_errors=True) as name:
@@ -112,7 +118,7 @@ class Agent:
             ended = child.run(
                 lambda: take(metric, context, samples, warmup), request.get("deadline")
             )
-            sweep(folder)
+            _sweep(folder)
         if ended.timed_out:
             raise TimeoutError(f"{metric.id}: no end in time\n{ended.where}".rstrip())
         if ended.error:
@@ -127,6 +133,14 @@ class Agent:
         finally:
             os.close(fifo)
         return {}
+
+
+def _sweep(folder: Path) -> None:
+    """Unmount what a check or a metric left mounted below its folder."""
+    # Not at the top: it brings the whole server with it, and a first reply needs none of that.
+    from guest.fuse.client import sweep
+
+    sweep(folder)
 
 
 def judge(check: Check, context: Context) -> tuple[str, str]:
@@ -149,6 +163,13 @@ def take(metric: Metric, context: Context, samples: int, warmup: int) -> Reply:
         return {"outcome": "unsupported", "reason": clip(str(error))}
     except Skipped as error:
         return {"outcome": "skipped", "reason": clip(str(error))}
+
+
+def follow(metric: Metric, context: Context, samples: int, warmup: int) -> Reply:
+    """In the child: the windows that the host counts; Unsupported and Skipped are errors here."""
+    from guest import tracing  # not at the top: it would move the heap of every boot
+
+    return {"trace": tracing.trace(metric, context, samples, warmup)}
 
 
 def describe() -> Reply:

@@ -9,11 +9,12 @@ import time
 from collections import deque
 from typing import Any
 
+from guest import slowdown
 from guest.words import Context, Metric
 
-_SPIN = 100_000  # turns: about one tick of a 250 Hz kernel under icount
-_HEAP = 1 << 20  # bytes
-_EXTRA = 4
+SPIN = 100_000  # turns: about one tick of a 250 Hz kernel under icount
+HEAP = 1 << 20  # bytes
+EXTRA = 4
 
 
 class IdleClock:
@@ -31,20 +32,21 @@ class IdleClock:
 
 
 def sample(metric: Metric, context: Context, samples: int, warmup: int) -> list[dict[str, Any]]:
-    """``warmup`` and then ``samples`` values, in ns a unit.
+    """``warmup`` and then ``samples`` values, in ns a unit; and what a slowdown added to each.
 
     Boots under icount repeat each other to the instruction. So that they are replicates, the
     seed moves the heap, the phase of the timer tick and the number of turns before the first.
     """
     random = context.random
-    padding = bytearray(random.randrange(_HEAP))
-    extra = random.randrange(_EXTRA)
-    spin = random.randrange(_SPIN)
+    padding = bytearray(random.randrange(HEAP))
+    extra = random.randrange(EXTRA)
+    spin = random.randrange(SPIN)
     rounds = extra + warmup + samples
     values, slept = [0.0] * rounds, [False] * rounds
     idle = IdleClock()
-    with metric.bench(context, rounds) as bench:
-        _settle()
+    with metric.bench(context, rounds) as made:
+        bench, added = slowdown.applied(made, rounds, extra + warmup)
+        settle()
         deque(range(spin), maxlen=0)
         clock, window, before, after = time.perf_counter_ns, bench.window, bench.before, bench.after
         for turn in range(rounds):
@@ -59,13 +61,16 @@ def sample(metric: Metric, context: Context, samples: int, warmup: int) -> list[
     gc.enable()
     idle.close()
     del padding
-    return [
+    taken: list[dict[str, Any]] = [
         {"index": turn, "value": value, "warmup": turn < warmup, "idle": lay}
         for turn, (value, lay) in enumerate(zip(values[extra:], slept[extra:], strict=True))
     ]
+    for one, more in zip(taken, (added or [])[extra:], strict=False):
+        one["added"] = more
+    return taken
 
 
-def _settle() -> None:
+def settle() -> None:
     gc.collect()
     gc.freeze()
     gc.disable()

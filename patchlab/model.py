@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Frozen, typed values that pass between rooms. Imports of ours only review.py.
+"""Frozen, typed values that pass between rooms. Imports of ours only review.py and
+calibration.py.
 
 The words are those of docs/architecture.md; there are no synonyms.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from patchlab.calibration import Calibration
 from patchlab.review import Asked, Demand, RuleResult
 
 
@@ -115,6 +117,7 @@ class ReferenceConfig:
 
     package: str
     path: str  # inside the package, .xz
+    whole: bool = False  # the base is that config, without its modules, and the fragments over it
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +188,7 @@ class Series:
 
 
 CMDLINE = "cmdline:"  # in the name of a variant, before a kernel option
+CPU = "cpu:"  # and before a CPU model of [machine.models], for its bench boots
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +196,8 @@ class Variant:
     """A base, an ordered stack of revisions, extra config fragments, and kernel options.
 
     ``name`` is canonical: ``base``, ``fuse-writable-mmap@control``, or a stack joined by `` + ``;
-    then come extra fragments, each as ``config:NAME``, and options, each as ``cmdline:OPTION``.
+    then come extra fragments, each as ``config:NAME``, options, each as ``cmdline:OPTION``, and
+    a CPU model, as ``cpu:NAME``.
     """
 
     name: str
@@ -200,12 +205,30 @@ class Variant:
     revisions: tuple[Revision, ...] = ()
     fragments: tuple[str, ...] = ()
     options: tuple[str, ...] = ()  # on the kernel's command line; the image has no part in them
+    cpu: str = ""  # the CPU model of its bench boots, by name; "" is the lab's own
 
 
 def options_of(name: str) -> tuple[str, ...]:
     """The kernel options in the canonical name of a variant."""
     words = name.split(" + ")
     return tuple(word.removeprefix(CMDLINE) for word in words if word.startswith(CMDLINE))
+
+
+def cpu_of(name: str) -> str:
+    """The CPU model in the canonical name of a variant, or ""."""
+    last = name.rsplit(" + ", 1)[-1]
+    return last.removeprefix(CPU) if last.startswith(CPU) else ""
+
+
+def under(arm: str, model: str) -> str:
+    """The name of an arm's boots under another CPU model; one that names its own keeps it."""
+    return arm if cpu_of(arm) else f"{arm} + {CPU}{model}"
+
+
+def bench_arms(arms: Iterable[str], models: Iterable[str]) -> tuple[str, ...]:
+    """What is booted once in every block: the arms, and each again under each CPU model."""
+    own = tuple(arms)
+    return tuple(dict.fromkeys((*own, *(under(arm, model) for model in models for arm in own))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +251,7 @@ class Machine:
     pmem: tuple[PmemDevice, ...]
     root_suite: str
     root_packages: tuple[str, ...]
+    models: tuple[tuple[str, str], ...] = ()  # name and QEMU -cpu of those that an arm may name
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +263,7 @@ class Sampling:
     parallel: int  # icount guests at once; 0 means one a core
     samples: int  # of each metric in each bench boot
     warmup: int  # more, taken first, kept and marked
+    looks: tuple[int, ...] = ()  # blocks after which the run may end; the last one is ``blocks``
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +286,7 @@ class RunPlan:
     arms: tuple[Variant, ...]
     baseline: str  # canonical name of the arm that the others are compared with
     features: tuple[str, ...]
+    sensitivity: tuple[str, ...] = ()  # CPU models that every arm is also booted with, by name
 
 
 @dataclass(frozen=True, slots=True)
@@ -399,6 +425,7 @@ class Sample:
     value: float
     warmup: bool
     idle: bool  # the guest slept in the window: not measurable under icount
+    added: float | None = None  # by a calibration's slowdown (guest/slowdown.py), a unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -490,3 +517,5 @@ class StoredRun:
     rules: tuple[RuleResult, ...] = ()
     kinds: tuple[BootKind, ...] = (BootKind.CHECK, BootKind.BENCH)  # of the boots it makes
     ground: Mapping[str, str] = field(default_factory=dict)  # what a boot means: resume.py
+    calibration: Calibration | None = None  # the newest of the same clock and QEMU
+    sensitivity: tuple[str, ...] = ()  # CPU models that every arm was also booted with

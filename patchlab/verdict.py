@@ -32,7 +32,7 @@ class MetricComparison:
     candidate: float | None
     change: float | None  # absolute, in unit
     ratio: float | None  # relative change, 0.01 is +1 %
-    low: float | None  # 95 % interval of ratio
+    low: float | None  # interval of ratio, of confidence 1 - Comparison.alpha
     high: float | None
     p: float | None
     p_adjusted: float | None
@@ -59,3 +59,4 @@ class Comparison:
     checks: tuple[CheckComparison, ...]
     metrics: tuple[MetricComparison, ...]
     notes: tuple[str, ...] = field(default=())
+    alpha: float = 0.05  # what an adjusted p is held against; less with planned looks

@@ -159,6 +159,7 @@ def plan_of(variant: Variant, lab: Lab, cache: Cache) -> Plan:
             for patch in revision.patches
         ),
         *(f"{one.wanted.text} is {one.new or 'absent'}" for one in merged.declared),
+        *filter(None, [source.start_version(variant.base, cache)]),
     )
     return Plan(variant, key, merged, toolchain, found)
 
@@ -215,7 +216,8 @@ def compile_tree(plan: Plan, folder: Path, patches: tuple[AppliedPatch, ...], sh
         if patches and not kconfig.may_change(file for one in patches for file in one.files):
             kconfig.verify(folder, plan.merged)
         else:
-            kconfig.configure(folder, plan.merged, maker.configure)
+            start = source.start_config(plan.variant.base, shop.cache)
+            kconfig.configure(folder, plan.merged, maker.configure, start)
         memory = shop.cache.room(_STEPS) / _step_key(plan.variant)
         total = _expected_steps(plan.variant, patches, memory)
         steps = maker.build(lambda done: step.advance(done, max(total, done)))

@@ -26,7 +26,7 @@ _SHF_ALLOC = 2
 
 
 @dataclass(frozen=True, slots=True)
-class _Section:
+class Section:
     name: bytes
     kind: int
     flags: int
@@ -49,33 +49,35 @@ def code_digest(vmlinux: Path) -> str:
                 place = struct.pack("<QQQ", section.flags, section.address, section.size)
                 hasher.update(section.name + b"\0" + place)
                 if section.kind != _SHT_NOBITS:
-                    hasher.update(_slice(data, section.offset, section.size))
+                    hasher.update(part(data, section.offset, section.size))
         except (ValueError, struct.error) as error:
             raise BuildError(f"{vmlinux}: not a whole ELF-64 file: {error}") from None
     return hasher.hexdigest()
 
 
-def _loaded(data: memoryview) -> Iterator[_Section]:
-    for section in _sections(data):
+def _loaded(data: memoryview) -> Iterator[Section]:
+    for section in sections(data):
         if section.flags & _SHF_ALLOC and section.kind != _SHT_NOTE:
             yield section
 
 
-def _sections(data: memoryview) -> Iterator[_Section]:
-    header = _HEADER.unpack(_slice(data, 0, _HEADER.size))
+def sections(data: memoryview) -> Iterator[Section]:
+    """All sections in their order. Raises ValueError or struct.error for what is no whole file."""
+    header = _HEADER.unpack(part(data, 0, _HEADER.size))
     if not header[0].startswith(_IDENT):
         raise ValueError("wrong magic, class or byte order")
     table, entry, count, names_index = header[6], header[11], header[12], header[13]
     if entry != _SECTION.size or names_index >= count:
         raise ValueError("no section headers")
-    raw = [_SECTION.unpack(_slice(data, table + number * entry, entry)) for number in range(count)]
-    names = bytes(_slice(data, raw[names_index][4], raw[names_index][5]))
+    raw = [_SECTION.unpack(part(data, table + number * entry, entry)) for number in range(count)]
+    names = bytes(part(data, raw[names_index][4], raw[names_index][5]))
     for name, kind, flags, address, offset, size, *_ in raw:
         end = names.find(b"\0", name)
-        yield _Section(names[name:end], kind, flags, address, offset, size)
+        yield Section(names[name:end], kind, flags, address, offset, size)
 
 
-def _slice(data: memoryview, offset: int, size: int) -> memoryview:
+def part(data: memoryview, offset: int, size: int) -> memoryview:
+    """ValueError when not all of it is there."""
     if offset + size > len(data):
         raise ValueError(f"{offset + size} bytes wanted, {len(data)} there")
     return data[offset : offset + size]

@@ -172,13 +172,26 @@ def lost(wanted: Iterable[Wanted], have: Mapping[str, str]) -> tuple[Lost, ...]:
     return tuple(Lost(line, got) for line, got in values if got != line.value)
 
 
-def configure(tree: Path, merged: Merged, make: Callable[[str], object]) -> str:
-    """Write ``tree/.config``: tinyconfig and the wanted options over it; gives its text.
+def without_modules(text: str) -> str:
+    """A .config that builds nothing as a module: what was one is left out."""
+    return "\n".join(
+        config_line(line[len("CONFIG_") : -len("=m")], NOT_SET) if line.endswith("=m") else line
+        for line in text.splitlines()
+    )
 
-    ``make`` runs one target in ``tree``. Raises what verify() raises.
+
+def configure(
+    tree: Path, merged: Merged, make: Callable[[str], object], start: str | None = None
+) -> str:
+    """Write ``tree/.config``: ``start``, or tinyconfig, with the wanted options over it.
+
+    ``make`` runs one target in ``tree``. Gives the text. Raises what verify() raises.
     """
     file = tree / ".config"
-    make("tinyconfig")
+    if start is None:
+        make("tinyconfig")
+    else:
+        replace_file(file, start)
     lines = (*merged.wanted, *(one.wanted for one in merged.declared))
     replace_file(file, overlay(read_inside(tree, ".config"), lines))
     make("olddefconfig")

@@ -18,6 +18,7 @@ VERBS = {
     "bench": "bench",
     "plan": "plan",
     "run": "run",
+    "calibrate": "calibrate",
     "compare": "compare",
     "report": "report",
     "shell": "shell",

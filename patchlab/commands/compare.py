@@ -9,6 +9,7 @@ from patchlab import config
 from patchlab.commands.desk import Desk
 from patchlab.commands.report import exit_code
 from patchlab.config import names
+from patchlab.errors import UsageError
 from patchlab.report import cover
 from patchlab.verdicts import compare as comparing
 
@@ -27,6 +28,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         default="text",
         help="text; json; cover: 72 columns for a cover letter",
     )
+    parser.add_argument(
+        "--explain",
+        metavar="METRIC",
+        help="why this metric moved: boots both arms once more and counts, function by function",
+    )
 
 
 def run(args: argparse.Namespace, desk: Desk) -> int:
@@ -41,6 +47,12 @@ def run(args: argparse.Namespace, desk: Desk) -> int:
         if arm not in stored.arms:
             raise names.unknown("arm", arm, stored.arms, where=f" in run {stored.id}")
     comparison = comparing.compare(stored, *arms)
+    if args.explain:
+        if args.format != "text":
+            raise UsageError(f"--explain has no format {args.format}", hint="leave --format out")
+        from patchlab.commands import explain
+
+        return explain.run(desk, desk.ready_lab(), stored, comparison, args.explain)
     if args.format == "cover":
         desk.write(cover.render(stored, comparison).rstrip("\n"))
     else:

@@ -35,7 +35,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, desk: Desk) -> int:
     lab = desk.lab()
     plan = named_plan(lab, args.name or lab.default_run)
-    sampling = replace(lab.sampling, blocks=args.blocks or lab.sampling.blocks)
+    sampling = replace(lab.sampling, blocks=args.blocks, looks=()) if args.blocks else lab.sampling
     clock = kvm.clock(kvm.remembered(desk.cache))
     metrics = features.catalogue().of(plan.features).metrics
     with desk.results() as results:
@@ -75,11 +75,24 @@ def _boots(plan: RunPlan, clock: Clock, found: Forecast, unbuilt: str) -> Table:
         "check boots": f"{found.check_boots}, about {words.duration(found.check_seconds)}{guessed}",
         "bench boots": f"{found.bench_boots}, {found.at_once} at once, about "
         f"{words.duration(found.bench_seconds)}{guessed}",
+        "planned looks": _looks(found),
+        "other CPU models": ", ".join(plan.sensitivity),
         "from": found.source or "nothing stored: the first run tells",
     }
     for name, value in rows.items():
-        table.add_row(Text(name), Text(value))
+        if value:
+            table.add_row(Text(name), Text(value))
     return table
+
+
+def _looks(found: Forecast) -> str:
+    """Where the run may end: it goes on while a primary metric is inconclusive."""
+    ends = [
+        f"after {one.blocks} blocks ({one.bench_boots} bench boots, about "
+        f"{words.duration(one.bench_seconds)})"
+        for one in found.looks
+    ]
+    return f"{', '.join(ends)}; p < {found.alpha:.4f} at each" if ends else ""
 
 
 def _metrics(found: Forecast) -> Table:
@@ -91,7 +104,8 @@ def _metrics(found: Forecast) -> Table:
     for one in found.metrics:
         table.add_row(*(Text(cell) for cell in _row(one)))
     table.caption = Text(
-        "* primary. Seen: in 80 % of runs, p adjusted for all metrics of its family. Samples:"
+        "* primary. Seen: called faster or slower in 80 % of runs, p adjusted for all metrics of"
+        " its family and the interval beyond the margin. Samples:"
         " what is worth its time (Kalibera & Jones); lab.toml decides."
     )
     table.caption_justify, table.caption_style = "left", ""

@@ -54,7 +54,7 @@ def load(path: Path, *, features: Path = FEATURES, cache: Cache | None = None) -
         series=series,
         runs=runs,
         machine=machine(document),
-        sampling=sampling(table.sampling),
+        sampling=sampling(document),
         limits=limits(table.limits),
     )
 
@@ -117,7 +117,11 @@ def _base(file: Path, known_fragments: Mapping[str, Path]) -> Base:
         source=sources.source(document),
         fragments=sources.fragments(document, known_fragments),
         build_steps=table.build_steps,
-        reference=ReferenceConfig(reference.package, reference.path) if reference else None,
+        reference=(
+            ReferenceConfig(reference.package, reference.path, reference.whole)
+            if reference
+            else None
+        ),
         options=sources.options(document, known_fragments),
     )
 
@@ -142,7 +146,19 @@ def _run(document: Document[LabFile], name: str, names: _Names) -> RunPlan:
         arms=arms,
         baseline=_baseline(document, name, names, arms),
         features=table.features,
+        sensitivity=_sensitivity(document, name),
     )
+
+
+def _sensitivity(document: Document[LabFile], name: str) -> tuple[str, ...]:
+    models = document.table.run[name].sensitivity
+    _require_distinct(document, ("run", name, "sensitivity"), models)
+    known = document.table.machine.models
+    for index, model in enumerate(models):
+        if model not in known:
+            with document.at(("run", name, "sensitivity", index)):
+                raise unknown("CPU model", model, known, where=" in [machine.models]")
+    return models
 
 
 def _check_run_fragments(document: Document[LabFile], name: str, names: _Names) -> None:
@@ -189,4 +205,5 @@ def _variant(document: Document[LabFile], run: str, names: _Names, text: str) ->
         table.base,
         table.fragments,
         names.place,
+        document.table.machine.models,
     )

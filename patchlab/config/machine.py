@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
-from patchlab.config.schema import LabFile, LimitsTable, PmemTable, SamplingTable
+import itertools
+
+from patchlab.config.names import require_name
+from patchlab.config.schema import LabFile, LimitsTable, PmemTable
 from patchlab.config.toml import Document
 from patchlab.model import Limits, Machine, PmemDevice, Sampling
 
@@ -13,6 +16,7 @@ MIN_MEMORY = 256 * 2**20
 MIN_XFS = 300 * 2**20
 # Linux adds device memory in subsections of 2 MiB (mm/memory_hotplug.c, check_pfn_span).
 PMEM_GRAIN = 2 * 2**20
+LOOKS = range(2, 11)  # one look is no plan; of many the last ones find little
 
 
 def size(text: str) -> int:
@@ -38,17 +42,43 @@ def machine(document: Document[LabFile]) -> Machine:
         pmem=_devices(document),
         root_suite=table.root.suite,
         root_packages=table.root.packages,
+        models=_models(document),
     )
 
 
-def sampling(table: SamplingTable) -> Sampling:
+def _models(document: Document[LabFile]) -> tuple[tuple[str, str], ...]:
+    models = document.table.machine.models
+    for name in models:
+        with document.at(("machine", "models", name)):
+            require_name("CPU model", name)
+    return tuple(models.items())
+
+
+def sampling(document: Document[LabFile]) -> Sampling:
+    """Raises UsageError for looks that are no plan. With looks the last one is the blocks."""
+    table = document.table.sampling
+    _check_looks(document)
     return Sampling(
-        blocks=table.blocks,
+        blocks=table.looks[-1] if table.looks else table.blocks,
         seed=table.seed,
         parallel=table.parallel,
         samples=table.samples,
         warmup=table.warmup,
+        looks=table.looks,
     )
+
+
+def _check_looks(document: Document[LabFile]) -> None:
+    looks = document.table.sampling.looks
+    where = ("sampling", "looks")
+    if looks and len(looks) not in LOOKS:
+        message = f"looks in [sampling]: {len(looks)} of them"
+        hint = f"{LOOKS.start} to {LOOKS.stop - 1} looks; without them, blocks says how many"
+        raise document.error(where, message, hint=hint)
+    for index, (before, after) in enumerate(itertools.pairwise(looks), start=1):
+        if after <= before:
+            message = f"looks in [sampling]: {after} does not come after {before}"
+            raise document.error((*where, index), message, hint="let them rise, as in [5, 10, 15]")
 
 
 def limits(table: LimitsTable) -> Limits:

@@ -11,14 +11,14 @@ from pathlib import Path
 from patchlab.config import fragments, own
 from patchlab.config.names import unknown
 from patchlab.errors import UsageError
-from patchlab.model import CMDLINE, Base, ImageSource, Lab, Revision, Series, Variant
+from patchlab.model import CMDLINE, CPU, Base, ImageSource, Lab, Revision, Series, Variant
 from patchlab.paths import Cache, default_cache
 
 BASE = "base"
 CONFIG = "config:"
 _FORM = (
     "base, series@revision, a@v1 + b@v2, base + config:debug, base + ./my.patch, "
-    "base + cmdline:NAME=VALUE"
+    "base + cmdline:NAME=VALUE, base + cpu:NAME"
 )
 # No quote and no blank: the option is one word of the kernel's command line.
 _OPTION = re.compile(r"[A-Za-z0-9_.-]+(=[A-Za-z0-9_.,:/@%*-]*)?", re.ASCII)
@@ -42,14 +42,16 @@ def variant(
     base_name: str,
     extra_fragments: Sequence[str] = (),
     place: Place | None = None,
+    models: Collection[str] = (),
 ) -> Variant:
     """What ``text`` means on the base ``base_name``; the result's name is canonical.
 
     ``text`` is parts joined by ``+``: ``base`` (first, may be left out before others),
     ``series@revision`` and paths of a user's own patches in the order they are applied,
-    ``config:NAME``, ``cmdline:OPTION``. ``extra_fragments`` are put before the fragments of
-    ``text``; paths start at ``place``. Raises UsageError for a part that does not exist (its
-    hint lists those that do), that comes twice, or that does not fit the base.
+    ``config:NAME``, ``cmdline:OPTION``, ``cpu:NAME`` with one of ``models``. ``extra_fragments``
+    are put before the fragments of ``text``; paths start at ``place``. Raises UsageError for a
+    part that does not exist (its hint lists those that do), that comes twice, or that does not
+    fit the base.
     """
     place = place or Place(Path.cwd(), default_cache())
     if base_name not in bases:
@@ -59,6 +61,9 @@ def variant(
     for number, part in enumerate(own.parts(text, place.folder)):
         if part.startswith(CMDLINE):
             parts.add_option(part.removeprefix(CMDLINE), text)
+            continue
+        if part.startswith(CPU):
+            parts.set_cpu(part.removeprefix(CPU), models, text)
             continue
         known = part.partition("@")[0] in series
         if not known and (kept := own.kept(part, base_name, place.cache)):
@@ -76,8 +81,14 @@ def variant(
     names = [str(revision) for revision in parts.revisions] or [BASE]
     names += [CONFIG + extra for extra in parts.extra]
     names += [CMDLINE + option for option in parts.options]
+    names += [CPU + parts.cpu] if parts.cpu else []
     return Variant(
-        " + ".join(names), base, tuple(parts.revisions), tuple(parts.extra), tuple(parts.options)
+        " + ".join(names),
+        base,
+        tuple(parts.revisions),
+        tuple(parts.extra),
+        tuple(parts.options),
+        parts.cpu,
     )
 
 
@@ -89,7 +100,8 @@ def find_variant(lab: Lab, text: str, place: Place | None = None) -> Variant:
     """
     base = lab.runs[lab.default_run].arms[0].base
     known = fragments.index(lab.kernels)
-    return variant(lab.bases, lab.series, known, text, base.name, place=place)
+    models = dict(lab.machine.models)
+    return variant(lab.bases, lab.series, known, text, base.name, place=place, models=models)
 
 
 def stored_name(lab: Lab, text: str, stored: Collection[str]) -> str:
@@ -107,6 +119,7 @@ class _Parts:
     extra: list[str] = field(default_factory=list)
     configs: set[str] = field(default_factory=set)  # those that the text itself names
     options: list[str] = field(default_factory=list)
+    cpu: str = ""
 
     def add(self, part: str, place: int, series: Mapping[str, Series], text: str) -> None:
         if part == BASE:
@@ -134,6 +147,13 @@ class _Parts:
         if option in self.options:
             raise UsageError(f"'{CMDLINE}{option}' comes twice in '{text}'", hint="name it once")
         self.options.append(option)
+
+    def set_cpu(self, name: str, models: Collection[str], text: str) -> None:
+        if self.cpu:
+            raise UsageError(f"'{CPU}' comes twice in '{text}'", hint="name one CPU model")
+        if name not in models:
+            raise unknown("CPU model", name, models, where=" in [machine.models]")
+        self.cpu = name
 
     def add_revision(self, revision: Revision, text: str) -> None:
         for other in self.revisions:

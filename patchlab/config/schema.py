@@ -104,6 +104,7 @@ class MachineTable(Table, frozen=True):
     cpus: Count = 2
     bench_cpu: Text = "max,-erms,-fsrm"
     check_cpu: Text = "max"
+    models: dict[str, Text] = field(default_factory=dict)
     root: RootTable = field(default_factory=RootTable)
     pmem: tuple[PmemTable, ...] = ()
 
@@ -116,6 +117,7 @@ class SamplingTable(Table, frozen=True):
     parallel: Natural = 0
     samples: Count = 12
     warmup: Natural = 2
+    looks: tuple[Count, ...] = ()
 
 
 class LimitsTable(Table, frozen=True):
@@ -137,6 +139,7 @@ class RunTable(Table, frozen=True):
     features: Texts
     baseline: Text = "base"
     fragments: tuple[Text, ...] = ()
+    sensitivity: tuple[Text, ...] = ()
 
 
 class LabFile(Table, frozen=True):
@@ -201,10 +204,14 @@ SourceTable = DebianTable | DebTable | TarballTable | GitTable | DirectoryTable 
 
 
 class ReferenceTable(Table, frozen=True):
-    """``[reference]``: the distribution's own .config that the slim one is held against."""
+    """``[reference]``: the distribution's own .config that this base's is held against.
+
+    With ``whole`` the base is that config, but for its modules: they are left out.
+    """
 
     package: Text
     path: Text
+    whole: bool = False
 
 
 class OptionsTable(Table, frozen=True):

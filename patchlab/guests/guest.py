@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import paramiko
@@ -24,6 +24,7 @@ from patchlab.guests.console import Watch
 from patchlab.guests.keys import KeyPair
 from patchlab.model import CheckResult, Outcome, Sample
 
+T = TypeVar("T")
 REPLY_LIMIT = 4 << 20  # bytes
 # sshd passes on nothing of init's environment, so what repeats a boot is set here.
 AGENT = "exec env PYTHONHASHSEED=0 python3 -u /run/lab/guest/agent.py"
@@ -67,6 +68,7 @@ class _Reply(msgspec.Struct):
     facts: dict[str, str] = {}
     result: msgspec.Raw = msgspec.Raw(b"null")
     samples: msgspec.Raw = msgspec.Raw(b"[]")
+    trace: msgspec.Raw = msgspec.Raw(b"null")
     outcome: str = ""
     reason: str = ""
 
@@ -85,6 +87,7 @@ class _Sample(msgspec.Struct):
     value: float
     warmup: bool
     idle: bool
+    added: float | None = None
 
 
 # What an agent may say of a check; the rest is for the host to decide.
@@ -196,7 +199,33 @@ class Guest:
         if reply.outcome:
             return _outcome(reply.outcome, f"metric {metric}"), reply.reason
         taken = _convert(reply.samples, list[_Sample])
-        return tuple(Sample(metric, feature, s.index, s.value, s.warmup, s.idle) for s in taken)
+        return tuple(
+            Sample(metric, feature, s.index, s.value, s.warmup, s.idle, s.added) for s in taken
+        )
+
+    def trace(
+        self,
+        feature: str,
+        metric: str,
+        *,
+        samples: int,
+        warmup: int,
+        seed: int,
+        deadline: float,
+        kind: type[T],
+    ) -> T:
+        """What guest/tracing.py tells of the windows of one metric; AgentRefused without them."""
+        reply = self._call(
+            "trace",
+            deadline,
+            feature=feature,
+            metric=metric,
+            samples=samples,
+            warmup=warmup,
+            seed=seed,
+        )
+        told: T = _convert(reply.trace, kind)
+        return told
 
     def poweroff(self) -> None:
         """Ask for it. There is no answer to wait for: the guest may be gone before it is sent."""

@@ -39,6 +39,7 @@ SHARE = "/run/lab"  # where the guest sees its read-only share
 ICOUNT_SHIFT = 1  # one instruction is 2**1 ns of guest time
 _READY = "lab.ready"
 _MONITOR = "qmp.sock"
+COUNTS = "counts"
 # Each costs a mount under TCG and a piece of the command line, which virtme-ng keeps short.
 _WRITABLE = ("/etc", "/mnt", "/root", "/var")
 _PORT_TRIES = 5
@@ -58,6 +59,8 @@ class Start:
     kernel_options: tuple[str, ...] = ()
     gdb: bool = False  # offer QEMU's stub on <folder>/gdb.sock
     code: Path = GUEST_CODE  # what the guest sees as its agent
+    cpu: str = ""  # one of Machine.models, by name; "" is the one for this kind of boot
+    plugin: Path | None = None  # of TCG; what it counts goes to <folder>/counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,10 @@ def clock_argv(clock: Clock) -> list[str]:
     return ["-accel", "kvm" if clock is Clock.WALL else "tcg"]
 
 
-def cpu_argv(machine: Machine, kind: BootKind, clock: Clock) -> list[str]:
+def cpu_argv(machine: Machine, kind: BootKind, clock: Clock, model: str = "") -> list[str]:
+    """``model`` is one of the machine's, by name; without it the kind of boot and clock decide."""
+    if model:
+        return ["-cpu", dict(machine.models)[model]]
     if clock is Clock.WALL:
         return ["-cpu", "host"]
     return ["-cpu", machine.bench_cpu if kind is BootKind.BENCH else machine.check_cpu]
@@ -133,6 +139,8 @@ def control_argv(folder: Path, start: Start) -> list[str]:
     ]
     if start.gdb:
         argv += ["-gdb", f"unix:{folder / 'gdb.sock'},server=on,wait=off"]
+    if start.plugin:
+        argv += ["-plugin", f"file={start.plugin},out={folder / COUNTS}"]
     return argv
 
 
@@ -292,7 +300,7 @@ def _qemu(
                 *base,
                 *memory_argv(machine),
                 *clock_argv(start.clock),
-                *cpu_argv(machine, start.kind, start.clock),
+                *cpu_argv(machine, start.kind, start.clock, start.cpu),
                 *pmem_argv(machine, private),
                 *network_argv(port),
                 *control_argv(private, start),
@@ -324,7 +332,7 @@ def _process(
     boxed = sandbox.bubblewrap(
         argv,
         cwd=private,
-        read=[root.disk, start.image.folder, _virtme_guest_tools(), share],
+        read=[root.disk, start.image.folder, _virtme_guest_tools(), share, *_plugin(start)],
         write={private: private},
         network=True,
         devices=[Path("/dev/kvm")] if start.clock is Clock.WALL else [],
@@ -338,6 +346,10 @@ def _process(
         proc.spawn(boxed, stdout=output.fileno(), stderr=console.fileno()) as qemu,
     ):
         yield qemu
+
+
+def _plugin(start: Start) -> list[Path]:
+    return [start.plugin] if start.plugin else []
 
 
 def _virtme_guest_tools() -> Path:

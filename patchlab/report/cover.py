@@ -11,7 +11,7 @@ from patchlab.report import words
 from patchlab.reviews import ledger
 from patchlab.reviews.ledger import Column, Ledger, Standing
 from patchlab.verdict import Comparison, MetricComparison, Verdict
-from patchlab.verdicts import compare
+from patchlab.verdicts import compare, looks
 
 WIDTH = 72
 _WHAT, _LEVEL, _CHANGE = 24, 11, 9  # columns; what is left is the verdict's
@@ -158,10 +158,19 @@ def _footnote(run: StoredRun, comparison: Comparison) -> Sequence[str]:
     release = {image.release for image in run.images.values()}
     stands_on = f"Linux {', '.join(sorted(release))}; " if release else ""
     text = (
-        f"[1] {_METHOD[comparison.clock]}. {stands_on}{words.plural(run.sampling.blocks, 'block')}"
+        f"[1] {_METHOD[comparison.clock]}. {stands_on}{words.plural(looks.seen(run), 'block')}"
         " of one boot an arm in random order, one number a boot; paired by block, t interval of"
-        ' 95 % on log ratios, p adjusted (Holm, Benjamini-Hochberg); "same" is two one-sided'
-        " tests against the margin; ? is inconclusive."
+        f" {words.confidence(comparison)} on log ratios, p adjusted (Holm, Benjamini-Hochberg);"
+        ' "same" is two one-sided tests against the margin; ? is inconclusive.'
+        f"{_planned(run)}"
         f" patchlab run {run.id}, {run.started[:10]}, lab {run.provenance.lab_commit}."
     )
     return [_wrap(text, "    ")]
+
+
+def _planned(run: StoredRun) -> str:
+    if not run.sampling.looks:
+        return ""
+    planned = ", ".join(map(str, run.sampling.looks))
+    asked = looks.threshold(run.sampling.looks)
+    return f" Looks planned after {planned} blocks, p < {asked:.4f} at each (Pocock)."

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from patchlab import proc
 from patchlab.model import BootRecord, CheckInfo, CheckResult, Outcome, StoredRun
-from patchlab.report import charts, words
+from patchlab.report import calibrated, charts, words
 from patchlab.reviews import ledger
 from patchlab.verdict import Comparison
 from patchlab.verdicts import compare, levels, operations
@@ -50,6 +50,7 @@ def render(run: StoredRun, comparisons: Sequence[Comparison]) -> str:
             policy=_policy(css),
             headlines=words.headlines(run, comparisons),
             alerts=words.alerts(run),
+            calibrated=calibrated.sentence(run),
             arms=levels.ordered_arms(run),
             ledgers=ledger.ledgers(run),
             operations=operations.table(run),

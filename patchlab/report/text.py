@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from patchlab.model import CheckResult, Outcome, StoredRun
-from patchlab.report import words
+from patchlab.report import calibrated, words
 from patchlab.reviews import ledger
 from patchlab.reviews.ledger import Entry, Ledger, Standing
 from patchlab.verdict import Comparison, MetricComparison, Verdict
@@ -65,6 +65,8 @@ def renderables(run: StoredRun, comparisons: Sequence[Comparison]) -> list[Rende
     parts: list[RenderableType] = [_head(run)]
     parts += [Text(line, style="bold") for line in words.headlines(run, comparisons)]
     parts += [Text(f"! {line}", style="bold red") for line in words.alerts(run)]
+    if comparisons and run.metrics:
+        parts.append(Text(f"{calibrated.sentence(run)}\n"))
     for one in ledger.ledgers(run):
         parts += _ledger(one)
     if table := operations.table(run):
@@ -80,10 +82,10 @@ def renderables(run: StoredRun, comparisons: Sequence[Comparison]) -> list[Rende
 
 
 def _head(run: StoredRun) -> Text:
-    plan = words.plural(run.sampling.blocks, "block")
+    plan = words.blocks(run) if run.sampling.looks else f"{words.blocks(run)} planned"
     return Text(
         f"run {run.id} · {run.name} · {run.title}\n"
-        f"{run.started} · clock {run.clock} · {plan} planned · seed {run.sampling.seed}\n"
+        f"{run.started} · clock {run.clock} · {plan} · seed {run.sampling.seed}\n"
     )
 
 
@@ -196,7 +198,7 @@ def _metrics(comparison: Comparison) -> Iterable[RenderableType]:
         f"{comparison.candidate} against {comparison.baseline}",
         "metric",
         *("base", "candidate", "change"),
-        "% (95 % interval)",
+        f"% ({words.confidence(comparison)} interval)",
         "verdict",
         "p adj.",
         caption=f"* primary · clock {words.CLOCKS[comparison.clock]}",

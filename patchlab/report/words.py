@@ -12,7 +12,7 @@ from patchlab.model import BootKind, BootRecord, Clock, Outcome, StoredRun
 from patchlab.reviews import ledger
 from patchlab.runs import resume
 from patchlab.verdict import CheckComparison, Comparison, MetricComparison, Verdict
-from patchlab.verdicts import compare
+from patchlab.verdicts import compare, looks
 from patchlab.verdicts.operations import Cell
 
 NONE = "–"
@@ -76,6 +76,11 @@ def interval(metric: MetricComparison) -> str:
         return ""
     places = places_for(metric.low, metric.high)
     return " … ".join(percent(x, places).removesuffix(" %") for x in (metric.low, metric.high))
+
+
+def confidence(comparison: Comparison) -> str:
+    """``95 %``; more with planned looks: ``97.8 %``."""
+    return f"{100 * (1 - comparison.alpha):.3g} %"
 
 
 def effect(metric: MetricComparison) -> str:
@@ -144,6 +149,18 @@ def short(arms: Sequence[str]) -> tuple[str, ...]:
     if plain and len({part[0] for part in parts}) == 1:
         return tuple(part[1] for part in parts)
     return tuple(arms)
+
+
+def blocks(run: StoredRun) -> str:
+    """``5 blocks``; ``10 blocks, the second of 3 planned looks``."""
+    planned = run.sampling.looks
+    made = looks.seen(run)
+    if not planned:
+        return plural(made, "block")
+    which = looks.ordinal(planned.index(made) + 1) if made else "before the first"
+    return (
+        f"{plural(made, 'block')}, {'the ' if made else ''}{which} of {len(planned)} planned looks"
+    )
 
 
 # ---------------------------------------------------------------- sentences

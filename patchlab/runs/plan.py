@@ -3,8 +3,8 @@
 
 The spread of a metric is the standard deviation of the block's log ratio d, pooled over all
 pairs of a run's arms, or √2 times that of the logs of the one arm that has the metric. From
-it follow the smallest effect that a number of blocks finds in 80 % of runs, and the blocks
-that the metric's margin would need.
+it follow the smallest effect that a number of blocks calls faster or slower in 80 % of runs,
+and the blocks that would tell the metric's margin from no change.
 """
 
 from __future__ import annotations
@@ -15,8 +15,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from patchlab.model import BootKind, BootRecord, Clock, MetricInfo, RunPlan, Sampling, StoredRun
-from patchlab.verdicts import levels, stats
+from patchlab.model import (
+    BootKind,
+    BootRecord,
+    Clock,
+    MetricInfo,
+    RunPlan,
+    Sampling,
+    StoredRun,
+    bench_arms,
+)
+from patchlab.verdicts import levels, looks, stats
 
 _BOOT, _CHECK_BOOT = 50.0, 60.0  # seconds, while no boot of these features is stored
 
@@ -28,14 +37,23 @@ class MetricForecast:
     metric: MetricInfo
     spread: float | None  # standard deviation of d; None while nothing is stored
     blocks: int  # that the spread is from
-    smallest: float | None  # relative change found in 80 % of runs
+    smallest: float | None  # relative change called faster or slower in 80 % of runs
     needed: int | None  # blocks that would see the margin
     samples: int | None  # a boot, that serve the variance best for their time
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """A planned look, the last one included: what it takes to come to it."""
+
+    blocks: int
+    bench_boots: int
+    bench_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Forecast:
-    """A run before anything is built. Times are wall seconds."""
+    """A run before anything is built. Times are wall seconds, of a run up to its last look."""
 
     check_boots: int
     bench_boots: int
@@ -44,6 +62,8 @@ class Forecast:
     bench_seconds: float
     known: bool  # the times are from stored boots, not guessed
     source: str  # the stored run that spreads and times are from; "" without one
+    alpha: float  # what an adjusted p is held against
+    looks: tuple[Look, ...]  # the planned ones
     metrics: tuple[MetricForecast, ...]
 
 
@@ -57,19 +77,26 @@ def forecast(
 ) -> Forecast:
     """``history`` is a stored run of the same features on the same clock, if there is one."""
     arms = len(plan.arms)
+    booted = len(bench_arms((arm.name for arm in plan.arms), plan.sensitivity))
     boots = history.boots if history else ()
     check = _seconds(b for b in boots if b.kind is BootKind.CHECK)
     bench = _seconds(b for b in boots if b.kind is BootKind.BENCH)
     fitting = [metric for metric in metrics if clock in metric.clocks]
     family = {primary: sum(one.primary is primary for one in fitting) for primary in (True, False)}
+    ends = [
+        Look(blocks, booted * blocks, math.ceil(booted * blocks / at_once) * (bench or _BOOT))
+        for blocks in sampling.looks or (sampling.blocks,)
+    ]
     return Forecast(
         check_boots=arms,
-        bench_boots=arms * sampling.blocks,
+        bench_boots=ends[-1].bench_boots,
         at_once=at_once,
         check_seconds=arms * (check or _CHECK_BOOT),
-        bench_seconds=math.ceil(arms * sampling.blocks / at_once) * (bench or _BOOT),
+        bench_seconds=ends[-1].bench_seconds,
         known=check is not None and bench is not None,
         source=f"run {history.id}, {history.started[:10]}" if history else "",
+        alpha=looks.alpha_of(sampling),
+        looks=tuple(ends) if sampling.looks else (),
         metrics=tuple(
             _metric(metric, sampling, clock, history, family[metric.primary]) for metric in fitting
         ),
@@ -93,15 +120,15 @@ def _metric(
     if history is None or pooled is None:
         return MetricForecast(metric, None, 0, None, None, None)
     spread, blocks = pooled
-    strict = 0.05 / max(1, family)
+    alpha = looks.alpha_of(sampling)
     if spread <= 0:
         return MetricForecast(metric, 0.0, blocks, None, None, None)
-    needed = stats.blocks_needed(spread, metric.margin, alpha=strict)
+    needed = stats.blocks_needed(spread, metric.margin, alpha=alpha / max(1, family))
     return MetricForecast(
         metric,
         spread,
         blocks,
-        stats.smallest_effect(spread, sampling.blocks, alpha=strict),
+        stats.smallest_called(spread, sampling.blocks, metric.margin, family=family, alpha=alpha),
         max(needed, least) if needed else None,
         samples_of(history, metric),
     )

@@ -22,6 +22,7 @@ from patchlab.model import (
     RunPlan,
     Sampling,
     StoredRun,
+    bench_arms,
 )
 from patchlab.runs import schedule
 
@@ -57,12 +58,13 @@ def left(tasks: Sequence[Task], boots: Iterable[BootRecord]) -> tuple[Todo, ...]
 
 def missing(run: StoredRun) -> tuple[tuple[str, BootKind, int], ...]:
     """Arm, kind and block (-1 in a check boot) of each boot that the run plans and lacks."""
-    tried = _tried(run.boots)
+    tried, blocks = _tried(run.boots), planned_blocks(run)
     checks = [(arm, BootKind.CHECK, -1, order) for order, arm in enumerate(run.arms)]
     benches = [
         (one.variant, BootKind.BENCH, one.block, one.order)
-        for block in schedule.blocks(run.arms, run.sampling)
+        for block in schedule.blocks(bench_arms(run.arms, run.sensitivity), run.sampling)
         for one in block
+        if one.block < blocks
     ]
     return tuple(
         (arm, kind, block)
@@ -71,10 +73,19 @@ def missing(run: StoredRun) -> tuple[tuple[str, BootKind, int], ...]:
     )
 
 
+def planned_blocks(run: StoredRun) -> int:
+    """The blocks that the run plans: with planned looks, those up to the look that it is in."""
+    begun = 1 + max((boot.block for boot in run.boots if boot.kind is BootKind.BENCH), default=-1)
+    return next((look for look in run.sampling.looks if look >= begun), run.sampling.blocks)
+
+
 def planned(run: StoredRun) -> int:
     """How many boots the run plans."""
-    kinds = {BootKind.CHECK: 1, BootKind.BENCH: run.sampling.blocks}
-    return len(run.arms) * sum(kinds[kind] for kind in run.kinds)
+    boots = {
+        BootKind.CHECK: len(run.arms),
+        BootKind.BENCH: len(bench_arms(run.arms, run.sensitivity)) * planned_blocks(run),
+    }
+    return sum(boots[kind] for kind in run.kinds)
 
 
 def made(run: StoredRun) -> str:
@@ -89,9 +100,10 @@ def folder(kind: BootKind, number: int, attempt: int) -> str:
 
 def folders(run: StoredRun) -> set[str]:
     """Names of the folders of all boots that the run has."""
+    wide = len(bench_arms(run.arms, run.sensitivity))
 
     def number(boot: BootRecord) -> int:
-        return boot.block * len(run.arms) + boot.order
+        return boot.block * wide + boot.order
 
     return {
         folder(b.kind, b.order if b.kind is BootKind.CHECK else number(b), b.attempt)
@@ -120,6 +132,7 @@ def ground(
         "features": ", ".join(plan.features),
         "kinds of boots": ", ".join(kinds),
         "blocks": str(sampling.blocks),
+        **({"looks": ", ".join(map(str, sampling.looks))} if sampling.looks else {}),
         "seed": str(sampling.seed),
         "samples": f"{sampling.samples} after {sampling.warmup}",
         "clock": provenance.clock.value,

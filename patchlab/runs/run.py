@@ -26,12 +26,16 @@ from patchlab.model import (
     Root,
     RunPlan,
     StoredRun,
+    Variant,
+    bench_arms,
+    cpu_of,
+    under,
 )
 from patchlab.paths import Cache
 from patchlab.progress import Progress
 from patchlab.review import Asked
 from patchlab.reviews import inspection, ledger
-from patchlab.runs import features, measure, provenance, resume, schedule, sitting
+from patchlab.runs import features, looking, measure, provenance, resume, schedule, sitting
 from patchlab.store import content
 from patchlab.store.results import Results
 
@@ -113,7 +117,7 @@ def execute(
         if wanted.bench:
             at_once = schedule.workers(ready.clock, lab.sampling, machine.host_cores())
             tasks = _bench_tasks(plan, ready, lab)
-            boots.make("bench boots", tasks, stored, at_once)
+            looking.make(run_id, tasks, boots.make, at_once, place.results, progress)
         now.finish()
     return run_id
 
@@ -131,12 +135,12 @@ def _ready(
     with before.timed("KVM proof"):
         proof = kvm.prove(images[plan.baseline], guest_root, lab, place.cache, progress)
     stands = provenance.gather(lab, guest_root, proof, kvm.clock(proof), place.command)
-    own = _own_ground(lab, images[plan.baseline], stands.clock)
+    own = _own_ground(lab, plan, images[plan.baseline], stands.clock)
     ground = resume.ground(plan, lab.sampling, wanted.kinds, images, stands, own)
     return _Ready(images, guest_root, catalogue, stands, ground)
 
 
-def _own_ground(lab: Lab, image: Image, clock: Clock) -> dict[str, str]:
+def _own_ground(lab: Lab, plan: RunPlan, image: Image, clock: Clock) -> dict[str, str]:
     """The lab's own share of what decides what a boot means."""
     starts = (
         machine.Start(image, BootKind.CHECK, _real(clock), 0),
@@ -147,10 +151,18 @@ def _own_ground(lab: Lab, image: Image, clock: Clock) -> dict[str, str]:
         **{
             f"options of a {one.kind} boot": " ".join(machine.kernel_options(one)) for one in starts
         },
+        **{f"CPU model {name}": dict(lab.machine.models)[name] for name in _models(plan)},
+        **({"sensitivity": ", ".join(plan.sensitivity)} if plan.sensitivity else {}),
         "pmem devices": " ".join(str(device) for device in lab.machine.pmem),
         "agent": machine.agent_digest(),
         _KNOWN_SPLATS: content.digest(known.read_bytes() if known.is_file() else b""),
     }
+
+
+def _models(plan: RunPlan) -> tuple[str, ...]:
+    """Every CPU model that the run names."""
+    named = (*(arm.cpu for arm in plan.arms if arm.cpu), *plan.sensitivity)
+    return tuple(dict.fromkeys(named))
 
 
 def _begin(
@@ -181,6 +193,7 @@ def _begin(
         images=ready.images,
         rules=said,
         stages=before.seconds,
+        sensitivity=plan.sensitivity,
     )
 
 
@@ -262,15 +275,16 @@ def _real(clock: Clock) -> Clock:
 
 def _bench_tasks(plan: RunPlan, ready: _Ready, lab: Lab) -> list[measure.Task]:
     metrics = tuple(m for m in ready.catalogue.metrics if ready.clock in m.clocks)
-    arms = {arm.name: arm for arm in plan.arms}
+    arms = booted(plan)
     return [
         measure.Task(
             machine.Start(
-                ready.images[place.variant],
+                ready.images[arm.name],
                 BootKind.BENCH,
                 ready.clock,
                 place.seed,
-                arms[place.variant].options,
+                arm.options,
+                cpu=model,
             ),
             place.variant,
             place.block,
@@ -280,7 +294,18 @@ def _bench_tasks(plan: RunPlan, ready: _Ready, lab: Lab) -> list[measure.Task]:
         )
         for block in schedule.blocks(list(arms), lab.sampling)
         for place in block
+        for arm, model in [arms[place.variant]]
     ]
+
+
+def booted(plan: RunPlan) -> dict[str, tuple[Variant, str]]:
+    """What is booted in each block, in the order of model.bench_arms(): name -> arm, CPU model."""
+    arms = {arm.name: arm for arm in plan.arms}
+    again = {under(arm.name, model): arm for model in plan.sensitivity for arm in plan.arms}
+    return {
+        name: (arms.get(name) or again[name], cpu_of(name))
+        for name in bench_arms(arms, plan.sensitivity)
+    }
 
 
 def _known_splats(lab: Lab) -> Sequence[console.KnownSplat]:

@@ -16,6 +16,7 @@ from patchlab.model import (
     DebSource,
     DirectorySource,
     GitSource,
+    ReferenceConfig,
     SourceTree,
     TarballSource,
 )
@@ -115,6 +116,27 @@ def reference_config(base: Base, cache: Cache) -> dict[str, str] | None:
     reference = base.reference
     if reference is None:
         return None
+    return kconfig.parse(_reference(reference, cache).read_text(encoding="utf-8"))
+
+
+def start_config(base: Base, cache: Cache) -> str | None:
+    """The .config that the base's starts from, its modules left out; None is tinyconfig."""
+    reference = base.reference
+    if reference is None or not reference.whole:
+        return None
+    return kconfig.without_modules(_reference(reference, cache).read_text(encoding="utf-8"))
+
+
+def start_version(base: Base, cache: Cache) -> str:
+    """What decides start_config(), and is known without it: "" for tinyconfig."""
+    reference = base.reference
+    if reference is None or not reference.whole:
+        return ""
+    version = apt.candidate(reference.package, cache).version
+    return f"{reference.package} {version} {reference.path}"
+
+
+def _reference(reference: ReferenceConfig, cache: Cache) -> Path:
     version = apt.candidate(reference.package, cache).version
 
     def unpack(to: Path) -> None:
@@ -125,8 +147,7 @@ def reference_config(base: Base, cache: Cache) -> dict[str, str] | None:
         deb.path.unlink()
 
     name = debian.key_of(reference.package, version, reference.path)
-    folder = content.publish(cache.room("sources"), name, unpack)
-    return kconfig.parse((folder / _CONFIG).read_text(encoding="utf-8"))
+    return content.publish(cache.room("sources"), name, unpack) / _CONFIG
 
 
 def _plain(packed: Path) -> bytes:

@@ -35,6 +35,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from patchlab import full
+from patchlab.calibration import Calibration
 from patchlab.errors import StoreError
 from patchlab.model import (
     BootKind,
@@ -46,6 +47,7 @@ from patchlab.model import (
     Provenance,
     Sampling,
     StoredRun,
+    bench_arms,
 )
 from patchlab.review import Asked, RuleResult
 from patchlab.store import rows, schema
@@ -119,12 +121,14 @@ class Results:
         images: Mapping[str, Image] | None = None,
         rules: Sequence[RuleResult] = (),
         stages: Mapping[str, float] | None = None,
+        sensitivity: Sequence[str] = (),
     ) -> int:
         """Write all that is known before the first boot, and give the run's id.
 
         One transaction: a run is there whole, or not at all. ``kinds`` are those of the boots
         it makes, ``ground`` is what decides what they mean. ``asked`` is what the reviewers of
-        the arms' series demand, ``rules`` what static rules said, ``stages`` the seconds so far.
+        the arms' series demand, ``rules`` what static rules said, ``stages`` the seconds so far,
+        ``sensitivity`` the CPU models that every arm is also booted with.
         """
         plan = rows.Plan(
             baseline,
@@ -137,6 +141,7 @@ class Results:
             tuple(asked),
             tuple(kinds),
             dict(ground or {}),
+            tuple(sensitivity),
         )
         row = {"name": name, "title": title, "started": _now(), "plan": rows.to_json(plan)}
         with self._write() as connection:
@@ -222,7 +227,18 @@ class Results:
                 rules=_rules(connection, run_id),
                 kinds=plan.kinds,
                 ground=plan.ground,
+                sensitivity=plan.sensitivity,
+                calibration=_calibration(connection, plan),
             )
+
+    def save_calibration(self, found: Calibration) -> None:
+        """Keep what a run of the verb calibrate has shown, in place of an earlier reading of it."""
+        row = {"run": found.run, "found": rows.to_json(found)}
+        with self._write() as connection:
+            connection.execute(
+                schema.CALIBRATIONS.delete().where(schema.CALIBRATIONS.c.run == found.run)
+            )
+            connection.execute(insert(schema.CALIBRATIONS), row)
 
     def latest_run(self, name: str | None = None, arms: Iterable[str] = ()) -> int:
         """The newest run, of that name and with all of these arms if they are given."""
@@ -343,8 +359,9 @@ def _line(row: Row[Any]) -> RunLine:
         row.finished,
         row.seconds,
         row.boots,
-        len(plan.arms)
-        * sum(plan.sampling.blocks if kind is BootKind.BENCH else 1 for kind in plan.kinds),
+        len(plan.arms) * (BootKind.CHECK in plan.kinds)
+        + len(bench_arms(plan.arms, plan.sensitivity))
+        * (plan.sampling.blocks * (BootKind.BENCH in plan.kinds)),
     )
 
 
@@ -369,6 +386,18 @@ def _stages(connection: Connection, run_id: int) -> dict[str, float]:
 def _images(connection: Connection, run_id: int) -> dict[str, Image]:
     query = select(schema.IMAGES).where(schema.IMAGES.c.run == run_id)
     return {row.variant: rows.from_json(row.image, Image) for row in connection.execute(query)}
+
+
+def _calibration(connection: Connection, plan: rows.Plan) -> Calibration | None:
+    """The newest calibration of the same clock and QEMU that has one of the run's features."""
+    query = select(schema.CALIBRATIONS).order_by(schema.CALIBRATIONS.c.run.desc())
+    wanted = (plan.provenance.clock.value, plan.provenance.qemu)
+    for row in connection.execute(query):
+        found = rows.from_json(row.found, Calibration)
+        features = {metric.feature for metric in found.metrics}
+        if (found.clock, found.qemu) == wanted and features & set(plan.features):
+            return found
+    return None
 
 
 def _rules(connection: Connection, run_id: int) -> tuple[RuleResult, ...]:

@@ -34,7 +34,13 @@ T = TypeVar("T")
 _Rows = Sequence[Row[Any]]
 
 # The tables whose rows belong to a boot, in the order of to_boot()'s arguments.
-PARTS: tuple[Table, ...] = (schema.CHECKS, schema.SAMPLES, schema.UNMEASURED, schema.FINDINGS)
+PARTS: tuple[Table, ...] = (
+    schema.CHECKS,
+    schema.SAMPLES,
+    schema.UNMEASURED,
+    schema.FINDINGS,
+    schema.ADDED,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +57,7 @@ class Plan:
     asked: tuple[Asked, ...] = ()
     kinds: tuple[BootKind, ...] = (BootKind.CHECK, BootKind.BENCH)
     ground: dict[str, str] = field(default_factory=dict)
+    sensitivity: tuple[str, ...] = ()
 
 
 def rule(result: RuleResult) -> dict[str, Any]:
@@ -105,6 +112,7 @@ def of_boot(record: BootRecord) -> tuple[tuple[Table, list[dict[str, Any]]], ...
         [_sample(entry) for entry in record.samples],
         [_unmeasured(entry) for entry in record.unmeasured],
         [_finding(entry) for entry in record.findings],
+        [_added(entry) for entry in record.samples if entry.added is not None],
     )
     return tuple(zip(PARTS, parts, strict=True))
 
@@ -135,6 +143,11 @@ def _sample(entry: Sample) -> dict[str, Any]:
     )
 
 
+def _added(entry: Sample) -> dict[str, Any]:
+    named = {"metric": entry.metric, "feature": entry.feature, "index": entry.index}
+    return clean({**named, "added": entry.added})
+
+
 def _unmeasured(entry: MetricOutcome) -> dict[str, Any]:
     return clean(
         {
@@ -160,8 +173,14 @@ def _finding(entry: Finding) -> dict[str, Any]:
 
 
 def to_boot(
-    row: Row[Any], checks: _Rows, samples: _Rows, unmeasured: _Rows, findings: _Rows
+    row: Row[Any],
+    checks: _Rows,
+    samples: _Rows,
+    unmeasured: _Rows,
+    findings: _Rows,
+    added: _Rows,
 ) -> BootRecord:
+    more = {(r.feature, r.metric, r._mapping["index"]): r.added for r in added}
     return BootRecord(
         variant=row.variant,
         image_key=row.image_key,
@@ -180,7 +199,7 @@ def to_boot(
         facts=from_json(row.facts, dict[str, str]),
         console=zlib.decompress(row.console).decode("utf-8", "surrogatepass"),
         checks=tuple(_to_check(r) for r in checks),
-        samples=tuple(_to_sample(r) for r in samples),
+        samples=tuple(_to_sample(r, more) for r in samples),
         unmeasured=tuple(
             MetricOutcome(r.metric, r.feature, Outcome(r.outcome), r.reason) for r in unmeasured
         ),
@@ -194,10 +213,11 @@ def _to_check(row: Row[Any]) -> CheckResult:
     )
 
 
-def _to_sample(row: Row[Any]) -> Sample:
+def _to_sample(row: Row[Any], added: Mapping[tuple[str, str, int], float]) -> Sample:
     value = math.nan if row.value is None else row.value
-    # "index" is a method of the tuple that a Row is.
-    return Sample(row.metric, row.feature, row._mapping["index"], value, row.warmup, row.idle)
+    index = row._mapping["index"]  # "index" is a method of the tuple that a Row is
+    more = added.get((row.feature, row.metric, index))
+    return Sample(row.metric, row.feature, index, value, row.warmup, row.idle, more)
 
 
 def _to_finding(row: Row[Any]) -> Finding:

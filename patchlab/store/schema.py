@@ -15,9 +15,10 @@ from sqlalchemy import (
     Text,
 )
 
-# 1: the first. 2: the table "rules". 3: the table "sittings". An older file gets what it lacks
-# when it is opened. What runs.plan had not from the start has a default (rows.Plan).
-VERSION = 3
+# 1: the first. 2: the table "rules". 3: the table "sittings". 4: the tables "added" and
+# "calibrations". An older file gets what it lacks when it is opened. What runs.plan had not from
+# the start has a default (rows.Plan).
+VERSION = 4
 
 METADATA = MetaData()
 
@@ -59,6 +60,14 @@ IMAGES = Table(
     Column("run", ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
     Column("variant", Text, primary_key=True),
     Column("image", Text, nullable=False),  # JSON
+)
+
+# What a run of the verb calibrate has shown; see patchlab/calibration.py.
+CALIBRATIONS = Table(
+    "calibrations",
+    METADATA,
+    Column("run", ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("found", Text, nullable=False),  # JSON
 )
 
 # What static rules said of an arm's revisions.
@@ -133,6 +142,15 @@ SAMPLES = _of_boot(
     Column("value", Float),  # NULL is NaN: SQLite has no other way to say it
     Column("warmup", Boolean, nullable=False),
     Column("idle", Boolean, nullable=False),
+)
+
+# What a calibration's slowdown added to a sample; a boot without one has no rows.
+ADDED = _of_boot(
+    "added",
+    _text("metric"),
+    _text("feature"),
+    Column("index", Integer, nullable=False),
+    Column("added", Float, nullable=False),
 )
 
 UNMEASURED = _of_boot(

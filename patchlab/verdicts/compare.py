@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from patchlab.errors import UsageError
 from patchlab.model import (
@@ -21,7 +21,7 @@ from patchlab.model import (
 )
 from patchlab.runs import resume
 from patchlab.verdict import CheckComparison, Comparison, MetricComparison, Verdict
-from patchlab.verdicts import levels, stats
+from patchlab.verdicts import levels, looks, sensitivity, stats
 
 SIGN_FLIP_BLOCKS = (8, 20)  # fewer say nothing, more take too long
 
@@ -50,6 +50,15 @@ def compare(run: StoredRun, baseline: str, candidate: str) -> Comparison:
                 f"run {run.id} has no arm {arm}", hint=f"its arms are {', '.join(run.arms)}"
             )
     equal = equal_kernels(run, baseline, candidate)
+    whole, run = run, looks.at_look(run)
+    own = _compare_metrics(run, baseline, candidate, equal)
+    models = sensitivity.pairs(run, baseline, candidate)
+    others = {model: _compare_metrics(run, *arms, equal) for model, arms in models.items()}
+    arms = [(baseline, candidate), *models.values()]
+    notes = [
+        *_notes(run, whole, [arm for pair in arms for arm in pair], equal),
+        *sensitivity.notes(run, models, own, others),
+    ]
     return Comparison(
         run=run.id,
         baseline=baseline,
@@ -57,8 +66,9 @@ def compare(run: StoredRun, baseline: str, candidate: str) -> Comparison:
         clock=run.clock,
         equal_kernels=equal,
         checks=_compare_checks(run, baseline, candidate),
-        metrics=_compare_metrics(run, baseline, candidate, equal),
-        notes=tuple(_notes(run, baseline, candidate, equal)),
+        metrics=sensitivity.weighed(own, others),
+        notes=tuple(notes),
+        alpha=looks.alpha_of(run.sampling),
     )
 
 
@@ -163,20 +173,28 @@ def _compare_metrics(
     run: StoredRun, baseline: str, candidate: str, equal: bool
 ) -> tuple[MetricComparison, ...]:
     unlike = _unlike(run, baseline, candidate)
+    alpha = looks.alpha_of(run.sampling)
+    early = looks.early(run)
     sides = [
         (levels.arm_level(run, baseline, metric), levels.arm_level(run, candidate, metric))
         for metric in run.metrics
     ]
     pairs = [_pair(*side) for side in sides]
     effects = [
-        stats.paired([a for _, a, _ in pair], [b for _, _, b in pair], margin=metric.margin)
+        stats.paired(
+            [a for _, a, _ in pair],
+            [b for _, _, b in pair],
+            margin=metric.margin,
+            confidence=1 - alpha,
+        )
         for metric, pair in zip(run.metrics, pairs, strict=True)
     ]
     adjusted = stats.adjust(effects, [metric.primary for metric in run.metrics])
     rulings = [
         _absent(metric, run.clock, *side)
         or (stats.Ruling(Verdict.NOT_COMPARABLE, unlike) if unlike else None)
-        or _rule(metric, run.clock, pair, effect, values, equal)
+        or (stats.Ruling(Verdict.INCONCLUSIVE, early) if early and not equal else None)
+        or _rule(metric, run.clock, pair, effect, values, equal, alpha)
         for metric, side, pair, effect, values in zip(
             run.metrics, sides, pairs, effects, adjusted, strict=True
         )
@@ -220,15 +238,16 @@ def _rule(
     effect: stats.PairedEffect,
     adjusted: stats.Adjusted,
     equal: bool,
+    alpha: float,
 ) -> stats.Ruling:
     if equal and clock is not Clock.TCG:
         return stats.Ruling(Verdict.EQUIVALENT, "equal kernels: the same code, byte for byte")
-    ruling = stats.verdict(effect, adjusted, clock=clock, polarity=metric.polarity)
+    ruling = stats.verdict(effect, adjusted, clock=clock, polarity=metric.polarity, alpha=alpha)
     clear = ruling.verdict in (Verdict.FASTER, Verdict.SLOWER)
     fewest, most = SIGN_FLIP_BLOCKS
     if clear and clock is Clock.WALL and fewest <= len(pair) <= most:
         p = stats.sign_flip([math.log(b) - math.log(a) for _, a, b in pair])
-        if p >= 0.05:
+        if p >= alpha:
             return stats.Ruling(ruling.verdict, f"the sign-flip test disagrees (p = {p:.3f})")
     return ruling
 
@@ -287,13 +306,16 @@ def _unlike(run: StoredRun, baseline: str, candidate: str) -> str:
 # ---------------------------------------------------------------- notes
 
 
-def _notes(run: StoredRun, baseline: str, candidate: str, equal: bool) -> Iterable[str]:
+def _notes(run: StoredRun, whole: StoredRun, arms: Sequence[str], equal: bool) -> Iterable[str]:
+    """``run`` is the ``whole`` one at its last look."""
     if equal:
         yield "equal kernels: both images have the same code, byte for byte"
-    if not run.finished:
-        lack = len(resume.missing(run))
-        yield f"the run did not finish: {lack} of {resume.planned(run)} boots are missing"
-    for arm in (baseline, candidate):
+    if not whole.finished:
+        lack = len(resume.missing(whole))
+        yield f"the run did not finish: {lack} of {resume.planned(whole)} boots are missing"
+    if said := looks.sentence(whole):
+        yield said
+    for arm in arms:
         yield from _arm_notes(run, arm)
     if run.clock is Clock.ICOUNT:
         yield "the sign-flip test is left out: with so few blocks its p cannot be small"
@@ -314,10 +336,11 @@ def _arm_notes(run: StoredRun, arm: str) -> Iterable[str]:
             yield f"block {boot.block} of {arm} is left out: the boot {_became(boot)}"
         elif boot.clock is not run.clock:
             yield f"block {boot.block} of {arm} is left out: its clock was {boot.clock}"
-    missing = set(range(run.sampling.blocks)) - {boot.block for boot in bench}
+    planned = resume.planned_blocks(run)
+    missing = set(range(planned)) - {boot.block for boot in bench}
     if missing and run.metrics and BootKind.BENCH in run.kinds:
         blocks = ", ".join(str(block) for block in sorted(missing))
-        yield f"{arm} has no bench boot in block {blocks} of the {run.sampling.blocks} planned"
+        yield f"{arm} has no bench boot in block {blocks} of the {planned} planned"
 
 
 def _became(boot: BootRecord) -> str:

@@ -203,3 +203,16 @@ def test_every_difference_has_a_reason_and_is_named_once() -> None:
 )
 def test_a_patch_that_may_change_the_config_has_it_made_anew(files: list[str], may: bool) -> None:
     assert kconfig.may_change(files) is may
+
+
+def test_a_whole_config_is_taken_without_its_modules(tmp_path: Path) -> None:
+    theirs = '# Linux\nCONFIG_A=y\nCONFIG_B=m\n# CONFIG_C is not set\nCONFIG_D="m"\nCONFIG_E=12\n'
+    start = kconfig.without_modules(theirs)
+    assert kconfig.parse(start) == {"A": "y", "B": "n", "C": "n", "D": '"m"', "E": "12"}
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    targets: list[str] = []
+    wanted = fragment(tmp_path, "f", "CONFIG_B=y\n")
+    kconfig.configure(tree, kconfig.merge([wanted]), targets.append, start)
+    assert targets == ["olddefconfig"]  # what tinyconfig leaves out is what the whole one has
+    assert kconfig.parse((tree / ".config").read_text()) == kconfig.parse(start) | {"B": "y"}

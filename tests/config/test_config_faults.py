@@ -81,6 +81,20 @@ NAMES = [
     (A, "[revision.v1]", '[revision.v3]\nbases = ["linux-6.1"]\n[revision.v1]', f"{A}:4: revision 'v3' has no folder patches/alpha/v3", "'series'"),
     (A, "[[ledger]]", '[[ledger]]\nid = "works"\nwho = "x"\ndate = "2009"\ndemand = "y"\n\n[[ledger]]', f"{A}:19: demand 'works' exists twice", ""),
 ]
+CPUS, TITLE = "cpus = 2", 'title = "Main"'
+NAMES += [
+    (L, "blocks = 4", "looks = [5]", "lab.toml:23: looks in [sampling]: 1 of them", "2 to 10 looks"),
+    (L, "blocks = 4", f"looks = {list(range(1, 12))}", "lab.toml:23: looks in [sampling]: 11 of them", "2 to 10"),
+    (L, "blocks = 4", "looks = [\n5,\n10,\n10,\n]", "lab.toml:26: looks in [sampling]: 10 does not come after 10", "rise"),
+    (L, CPUS, 'cpus = 2\nmodels = { "a b" = "max" }', "lab.toml:7: 'a b' is no name for a CPU model", "lower-case"),
+    (L, TITLE, f'{TITLE}\nsensitivity = ["erms"]', "lab.toml:30: no CPU model 'erms' in [machine.models]", "no CPU model at all"),
+    (L, '"alpha@v1"', '"alpha@v1 + cpu:erms"', "lab.toml:31: no CPU model 'erms' in [machine.models]", "no CPU model at all"),
+]
+TYPES_AND_RANGES += [
+    (L, "blocks = 4", "looks = 5", "lab.toml:23: looks in [sampling]: expected an array"),
+    (L, "blocks = 4", "looks = [0, 5]", "lab.toml:23: looks[0] in [sampling]: expected a whole number of 1 or more, got 0"),
+    (L, CPUS, 'cpus = 2\nmodels = { a = "" }', "lab.toml:7: a in [machine.models]: expected a string that is not empty"),
+]
 LEDGER = 'checks = ["A1", "A99"]'
 NAMES += [
     (A, LEDGER, 'rules = ["chekpatch"]', f"{A}:17: no static rule 'chekpatch'", "did you mean 'checkpatch'?"),

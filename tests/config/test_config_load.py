@@ -25,6 +25,7 @@ def test_everything_is_read_and_resolved(tmp_path: Path) -> None:
     assert base.source == DebianSource("linux-source-6.12", "usr/src/linux-source-6.12.tar.xz")
     assert (base.fragments, base.build_steps, base.reference) == (("slim", "fuse"), 100, None)
     assert lab.sampling == Sampling(4, 2008, parallel=0, samples=12, warmup=2)
+    assert (lab.machine.models, lab.runs["main"].sensitivity) == ((), ())
     assert lab.limits == Limits(boot=90.5, check=60, measure=300, poweroff=30, build=3600)
 
 

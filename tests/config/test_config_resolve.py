@@ -40,6 +40,19 @@ def test_names_become_canonical(lab: Lab, text: str, name: str, fragments: tuple
     assert find_variant(lab, variant.name) == variant
 
 
+def test_a_cpu_model_comes_last_and_leaves_the_image_alone(tmp_path: Path) -> None:
+    file = small_lab.make(tmp_path)
+    small_lab.edit(file, "cpus = 2", 'cpus = 2\nmodels = { erms = "max", old = "qemu64" }')
+    lab = small_lab.load(file)
+    assert lab.machine.models == (("erms", "max"), ("old", "qemu64"))
+    variant = find_variant(lab, "cpu:erms + alpha@v1 + cmdline:a")
+    assert (variant.name, variant.cpu) == ("alpha@v1 + cmdline:a + cpu:erms", "erms")
+    assert (variant.fragments, variant.options) == ((), ("a",))
+    assert find_variant(lab, variant.name) == variant
+    with pytest.raises(UsageError, match="'cpu:' comes twice"):
+        find_variant(lab, "base + cpu:erms + cpu:old")
+
+
 @pytest.mark.parametrize(
     ("text", "message", "hint"),
     [
@@ -59,6 +72,7 @@ def test_names_become_canonical(lab: Lab, text: str, name: str, fragments: tuple
         ("base + cmdline:", "'cmdline:' in 'base + cmdline:' is no kernel option", "one word"),
         ('base + cmdline:a="b c"', "'cmdline:a=\"b c\"' in", "one word"),
         ("base + cmdline:init=/bin/sh", "'cmdline:init=/bin/sh' in", "leave it out"),
+        ("base + cpu:fast", "no CPU model 'fast' in [machine.models]", "no CPU model at all"),
         ("base + cmdline:rootwait", "'cmdline:rootwait' in", "leave it out"),
     ],
 )

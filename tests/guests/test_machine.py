@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,12 @@ def test_bench_boots_count_no_rep_instructions(lab: Lab) -> None:
         "-cpu",
         "max,-erms,-fsrm",
     ]
+
+
+@pytest.mark.parametrize("clock", Clock)
+def test_an_arm_may_name_another_cpu_model_on_any_clock(lab: Lab, clock: Clock) -> None:
+    named = replace(lab.machine, models=(("erms", "max"), ("old", "qemu64")))
+    assert machine.cpu_argv(named, BootKind.BENCH, clock, "old") == ["-cpu", "qemu64"]
 
 
 def test_the_network_reaches_nothing_but_the_forwarded_port() -> None:

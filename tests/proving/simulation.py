@@ -148,16 +148,3 @@ def _covers(effect: stats.PairedEffect, change: float) -> bool:
     return (
         effect.low is not None and effect.high is not None and effect.low <= change <= effect.high
     )
-
-
-def peeking(looks: Sequence[int], alpha: float, *, spread: float, runs: int, seed: int) -> Rate:
-    """Runs without a change in which a look at one metric finds p < ``alpha``.
-
-    Who looks stops at the first such look; ``looks`` are numbers of blocks.
-    """
-    chance = np.random.default_rng(seed)
-    hits = 0
-    for _ in range(runs):
-        d = chance.normal(0, np.sqrt(2) * spread, max(looks))
-        hits += any(float(scipy_stats.ttest_1samp(d[:look], 0).pvalue) < alpha for look in looks)
-    return Rate(hits, runs)

@@ -12,8 +12,8 @@ import pytest
 
 from patchlab.model import Sample, StoredRun
 from patchlab.report import json_
-from patchlab.verdicts import compare
-from tests.report import review_run, sample_run
+from patchlab.verdicts import calibration, compare
+from tests.report import calibration_run, review_run, sample_run
 
 DOCS = Path(__file__).parents[2] / "docs" / "json.md"
 # Their keys are names that the user or the guest chose.
@@ -40,7 +40,11 @@ def test_every_key_is_documented_and_every_documented_key_is_there() -> None:
     text = DOCS.read_text(encoding="utf-8")
     section = text[text.index("## run --json") :].split("\n## ")[0]
     documented = set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE))
-    runs = (sample_run.sample_run(), review_run.review_run())
+    calibrated = dataclasses.replace(
+        sample_run.sample_run(),
+        calibration=calibration.summarise(calibration_run.run(blocks=5)),
+    )
+    runs = (calibrated, review_run.review_run())
     assert documented == {key for run in runs for key in keys(document(run))}
 
 

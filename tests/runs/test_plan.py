@@ -52,13 +52,26 @@ def test_more_blocks_see_less_and_the_blocks_needed_see_the_margin(wanted: RunPl
     assert len(seen) > 5
     assert all((b.smallest or 0) < (a.smallest or 0) for a, b in seen)
     enough = next(a for a, _ in seen if a.needed and a.needed > 5)
-    assert enough.needed
-    (again,) = [
-        one
-        for one in forecast(wanted, history, enough.needed).metrics
-        if one.metric.id == enough.metric.id
+    assert enough.needed and enough.spread
+    family = sum(one.metric.primary is enough.metric.primary for one in few)
+    told = stats.smallest_effect(enough.spread, enough.needed, alpha=0.05 / family)
+    assert told <= enough.metric.margin
+
+
+def test_planned_looks_have_their_price_and_their_places(wanted: RunPlan) -> None:
+    run = sample_run.sample_run()
+    sampling = replace(run.sampling, blocks=15, looks=(5, 10, 15))
+    found = plan.forecast(wanted, sampling, Clock.ICOUNT, run.metrics, run, at_once=1)
+    arms = len(wanted.arms)
+    assert [(one.blocks, one.bench_boots) for one in found.looks] == [
+        (blocks, blocks * arms) for blocks in (5, 10, 15)
     ]
-    assert again.smallest is not None and again.smallest <= again.metric.margin
+    assert found.bench_boots == 15 * arms
+    assert found.alpha == pytest.approx(0.0221, abs=1e-4)
+    plain = forecast(wanted, run, blocks=15)
+    assert plain.looks == () and plain.alpha == 0.05
+    pairs = [(a, b) for a, b in zip(found.metrics, plain.metrics, strict=True) if a.smallest]
+    assert all(a.smallest > (b.smallest or 0) for a, b in pairs if a.smallest)
 
 
 def test_a_metric_of_one_arm_alone_has_a_spread_too() -> None:
@@ -68,6 +81,12 @@ def test_a_metric_of_one_arm_alone_has_a_spread_too() -> None:
     assert found is not None
     spread, boots = found
     assert 0 < spread < 0.1 and boots >= 4
+
+
+def test_every_other_cpu_model_boots_every_arm_again(wanted: RunPlan) -> None:
+    both = forecast(replace(wanted, sensitivity=("erms", "slow")), None, blocks=5)
+    assert both.bench_boots == 3 * forecast(wanted, None, blocks=5).bench_boots
+    assert both.check_boots == len(wanted.arms)
 
 
 def test_no_verdict_with_fewer_blocks_than_the_clock_asks_for(wanted: RunPlan) -> None:

@@ -17,7 +17,8 @@ from patchlab.errors import StoreError
 from patchlab.model import BootKind, BootRecord, CheckResult, Outcome, Sample, StoredRun
 from patchlab.store import schema
 from patchlab.store.results import Results
-from tests.report import review_run, sample_run
+from patchlab.verdicts import calibration
+from tests.report import calibration_run, review_run, sample_run
 
 
 def begin(results: Results, run: StoredRun) -> int:
@@ -37,6 +38,7 @@ def begin(results: Results, run: StoredRun) -> int:
         images=run.images,
         rules=run.rules,
         stages=run.stages,
+        sensitivity=run.sensitivity,
     )
 
 
@@ -256,6 +258,31 @@ def test_what_a_guest_says_cannot_break_the_file(tmp_path: Path) -> None:
     assert loaded.checks[0].seen == loaded.facts["uname"] == seen.replace("\ud800", "?")
     assert loaded.samples[0].value != loaded.samples[0].value
     assert loaded.seed == boot.seed
+
+
+def test_what_a_calibration_added_comes_back_with_its_sample(tmp_path: Path) -> None:
+    run = calibration_run.run(blocks=2)
+    with Results.open(tmp_path / "r.db") as results:
+        assert results.load_run(save(results, run)).boots == run.boots
+
+
+def test_a_run_has_the_newest_calibration_of_its_clock_qemu_and_features(tmp_path: Path) -> None:
+    run, made = sample_run.sample_run(), calibration_run.run(blocks=5)
+    with Results.open(tmp_path / "r.db") as results:
+        run_id = save(results, run)
+        assert results.load_run(run_id).calibration is None
+        found = calibration.summarise(results.load_run(save(results, made)))
+        results.save_calibration(found)
+        assert results.load_run(run_id).calibration == found
+        newer = dataclasses.replace(found, run=begin(results, made))
+        results.save_calibration(newer)
+        results.save_calibration(newer)  # read again: one a run
+        assert results.load_run(run_id).calibration == newer
+        other = dataclasses.replace(newer, qemu="QEMU 10", run=begin(results, made))
+        results.save_calibration(other)
+        assert results.load_run(run_id).calibration == newer
+        none = dataclasses.replace(run, features=("virtio_pmem",))
+        assert results.load_run(begin(results, none)).calibration is None
 
 
 def test_the_latest_run_of_a_name_and_with_arms(tmp_path: Path) -> None:

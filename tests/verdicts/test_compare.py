@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import dataclasses
+import random
+import time
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -282,6 +284,40 @@ def test_an_arm_that_is_not_in_the_run_is_refused() -> None:
     with pytest.raises(UsageError, match="no arm v9") as error:
         compare.compare(sample_run.sample_run(), BASE, "v9")
     assert CONTROL in error.value.hint
+
+
+# ---------------------------------------------------------------- much of it
+
+
+@pytest.mark.parametrize("clock", [Clock.ICOUNT, Clock.WALL])
+def test_ten_thousand_samples_are_compared_in_less_than_a_second(clock: Clock) -> None:
+    """Of the processor's time: a busy host is no slower lab."""
+    chance = random.Random(8)
+    metrics = [
+        dataclasses.replace(FAULT, id=f"m{number}", margin=0.03, primary=number < 6)
+        for number in range(10)
+    ]
+    boots = [
+        dataclasses.replace(
+            sample_run.boot(arm, BootKind.BENCH, block),
+            clock=clock,
+            samples=tuple(
+                Sample(metric.id, FUSE, i, level * (1 + chance.gauss(0, 0.01)), False, False)
+                for metric in metrics
+                for i in range(25)
+            ),
+        )
+        for block in range(20)
+        for arm, level in ((BASE, 2000.0), (CONTROL, 2200.0))
+    ]
+    run = _run(boots, metrics=tuple(metrics), clock=clock)
+    assert sum(len(boot.samples) for boot in boots) == 10_000
+    compare.compare(sample_run.sample_run(), BASE, CONTROL)  # loads scipy
+    begun = time.process_time()
+    comparison = compare.compare(run, BASE, CONTROL)
+    assert time.process_time() - begun < 1
+    assert {metric.verdict for metric in comparison.metrics} == {Verdict.SLOWER}
+    assert {metric.blocks for metric in comparison.metrics} == {20}
 
 
 # ---------------------------------------------------------------- a whole run

@@ -144,6 +144,17 @@ def test_the_exact_sign_flip_has_the_p_of_counting() -> None:
     assert stats.sign_flip([1.0, -1.0, 1.0, -1.0]) == pytest.approx(1.0)
 
 
+@settings(deadline=None, max_examples=20)
+@given(st.lists(st.integers(-40, 60), min_size=2, max_size=11))
+def test_the_sign_flip_is_scipys_permutation_test(units: list[int]) -> None:
+    """Whole numbers, so that sums are often equal, and small ones, so that they are rounded."""
+    d = [0.001 * unit for unit in units]
+    result = scipy_stats.permutation_test(
+        (units,), sum, permutation_type="samples", n_resamples=math.inf, vectorized=False
+    )
+    assert stats.sign_flip(d) == pytest.approx(min(1.0, float(result.pvalue)))
+
+
 # Two thousand draws from the effect that smallest_effect names must find it four times in five.
 def test_the_smallest_effect_is_found_in_eighty_per_cent_of_runs() -> None:
     spread, blocks = 0.003, 6

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A slowdown of known size in every window, for runner.py calibrate.
+
+``lab.slow=WHERE:SHARE`` on the kernel's command line asks for it. ``kernel`` sets the turns of
+a kernel with patches/calibration/spin, and counts what that added; ``agent`` runs an empty
+loop in the window, and times it. SHARE is of the window's own length as it is without, found in
+the rounds before the first sample; 0 does all but the slowing down, so that the two arms that
+are compared differ in nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections import deque
+from pathlib import Path
+
+from guest.words import Bench, Skipped
+
+_OPTION = re.compile(r"(?:^| )lab\.slow=(kernel|agent):(\d+(?:\.\d+)?)(?: |$)")
+_CMDLINE = Path("/proc/cmdline")
+_SPIN = Path("/sys/module/lab_spin/parameters")
+# Of lab_spin(): a turn is dec and jnz. Under icount an instruction is 2 ns (shift=1).
+_TURN = 2
+_NS = 2
+_TRIAL = 20_000  # turns of the agent's loop, to time one
+
+
+def _median(values: list[int]) -> int:
+    # The statistics module would take a boot under TCG half a second.
+    return sorted(values)[len(values) // 2]
+
+
+def asked(cmdline: str) -> tuple[str, float] | None:
+    """Where, and which share of the window; None when nothing is to be slowed down."""
+    found = _OPTION.search(cmdline)
+    return (found[1], float(found[2])) if found else None
+
+
+def applied(bench: Bench, rounds: int, quiet: int) -> tuple[Bench, list[float] | None]:
+    """``bench`` with the slowdown that this boot asks for, from round ``quiet`` on.
+
+    Second, what it added to each round, per unit: instructions in the kernel, nanoseconds in
+    the agent. None, and ``bench`` itself, in a boot that asks for none. Raises Skipped when
+    this kernel has no lab_spin, or the window no path through it.
+    """
+    wanted = asked(_CMDLINE.read_text())
+    if wanted is None:
+        return bench, None
+    kind = _Kernel if wanted[0] == "kernel" else _Agent
+    slow = kind(bench, rounds, quiet, wanted[1])
+    return Bench(slow.window, bench.units, slow.before, slow.after), slow.added
+
+
+class _Slow:
+    """What the two have in common: the length of the window before it is made longer."""
+
+    def __init__(self, bench: Bench, rounds: int, quiet: int, share: float) -> None:
+        if quiet < 1:
+            raise Skipped("a slowdown needs a warm-up round, to know the window's length")
+        self.bench, self.quiet, self.share = bench, quiet, share
+        self.added = [0.0] * rounds
+        self.lengths: list[int] = []  # of the quiet windows, ns
+        self.turn = -1
+        self.turns = 0
+
+    def before(self) -> None:
+        self.bench.before()
+        self.turn += 1
+        if self.turn == self.quiet:
+            self.turns = self.choose(_median(self.lengths))
+
+    def choose(self, length: float) -> int:
+        raise NotImplementedError
+
+    def after(self) -> None:
+        self.bench.after()
+
+
+class _Kernel(_Slow):
+    def __init__(self, bench: Bench, rounds: int, quiet: int, share: float) -> None:
+        super().__init__(bench, rounds, quiet, share)
+        if not _SPIN.is_dir():
+            raise Skipped("this kernel has no lab_spin: patches/calibration/spin is not in it")
+        self.passes = os.open(_SPIN / "passes", os.O_RDONLY)
+        self.seen: list[int] = []  # passes of the quiet windows
+        self.set(0)
+        first = self.read()
+        for _ in range(2):  # sampling reads the idle clock before and after the window
+            os.pread(self.passes, 1, 0)
+        self.beside = self.read() - first
+
+    def set(self, turns: int) -> None:
+        (_SPIN / "turns").write_text(str(turns))
+
+    def read(self) -> int:
+        return int(os.pread(self.passes, 32, 0))
+
+    def choose(self, length: float) -> int:
+        passes = _median(self.seen)
+        if passes < 1:
+            raise Skipped("no system call and no fault in its window: there is no kernel path")
+        turns = round(self.share * length / (_NS * _TURN * passes))
+        self.set(turns)
+        return turns
+
+    def before(self) -> None:
+        super().before()
+        self.start = self.read()
+
+    def window(self) -> None:
+        start = time.perf_counter_ns()
+        self.bench.window()
+        if self.turn < self.quiet:
+            self.lengths.append(time.perf_counter_ns() - start)
+
+    def after(self) -> None:
+        passes = self.read() - self.start - self.beside
+        if self.turn < self.quiet:
+            self.seen.append(passes)
+        self.added[self.turn] = _TURN * self.turns * passes / self.bench.units
+        if self.turn + 1 == len(self.added):
+            self.set(0)
+            os.close(self.passes)
+        super().after()
+
+
+class _Agent(_Slow):
+    def choose(self, length: float) -> int:
+        start = time.perf_counter_ns()
+        deque(range(_TRIAL), maxlen=0)
+        return round(self.share * length * _TRIAL / (time.perf_counter_ns() - start))
+
+    def window(self) -> None:
+        start = time.perf_counter_ns()
+        self.bench.window()
+        middle = time.perf_counter_ns()
+        deque(range(self.turns), maxlen=0)
+        if self.turn < self.quiet:
+            self.lengths.append(middle - start)
+        self.added[self.turn] = (time.perf_counter_ns() - middle) / self.bench.units

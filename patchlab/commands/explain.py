@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""runner.py compare A B --explain METRIC: why did it move?"""
+
+from __future__ import annotations
+
+from patchlab.commands.desk import Desk
+from patchlab.explain.explain import explain
+from patchlab.model import Lab, StoredRun
+from patchlab.report import explained
+from patchlab.verdict import Comparison
+
+
+def run(desk: Desk, lab: Lab, stored: StoredRun, comparison: Comparison, metric: str) -> int:
+    """Boot both arms once more, and show where the instructions are. 0, or a LabError."""
+    found = explain(stored, comparison, metric, lab, desk.cache, desk.progress)
+    if desk.out.is_terminal:
+        desk.out.print(*explained.renderables(found))
+    else:
+        desk.write(explained.render(found).rstrip("\n"))
+    return 0
