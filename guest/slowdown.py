@@ -14,6 +14,7 @@ import os
 import re
 import time
 from collections import deque
+from itertools import repeat
 from pathlib import Path
 
 from guest.words import Bench, Skipped
@@ -68,10 +69,11 @@ class _Slow:
     def before(self) -> None:
         self.bench.before()
         self.turn += 1
-        if self.turn == self.quiet:
+        if self.turn >= self.quiet:
             self.turns = self.choose(_median(self.lengths))
 
-    def choose(self, length: float) -> int:
+    def choose(self, length: int) -> int:
+        """How many turns the next window gets; ``length`` is that of a quiet one, in ns."""
         raise NotImplementedError
 
     def after(self) -> None:
@@ -84,24 +86,29 @@ class _Kernel(_Slow):
         if not _SPIN.is_dir():
             raise Skipped("this kernel has no lab_spin: patches/calibration/spin is not in it")
         self.passes = os.open(_SPIN / "passes", os.O_RDONLY)
-        self.seen: list[int] = []  # passes of the quiet windows
+        self.last = 0  # passes of the last window
         self.set(0)
-        first = self.read()
-        for _ in range(2):  # sampling reads the idle clock before and after the window
-            os.pread(self.passes, 1, 0)
-        self.beside = self.read() - first
+        # The first time, a fault of our own may come between.
+        self.beside = min(self.own() for _ in range(3))
 
     def set(self, turns: int) -> None:
         (_SPIN / "turns").write_text(str(turns))
 
+    def own(self) -> int:
+        """Passes between two readings that are not the window's."""
+        first = self.read()
+        for _ in range(2):  # sampling reads the idle clock before and after the window
+            os.pread(self.passes, 1, 0)
+        return self.read() - first
+
     def read(self) -> int:
         return int(os.pread(self.passes, 32, 0))
 
-    def choose(self, length: float) -> int:
-        passes = _median(self.seen)
-        if passes < 1:
+    def choose(self, length: int) -> int:
+        """By the last window's passes: early ones fault in memory that later ones have."""
+        if self.last < 1:
             raise Skipped("no system call and no fault in its window: there is no kernel path")
-        turns = round(self.share * length / (_NS * _TURN * passes))
+        turns = round(self.share * length / (_NS * _TURN * self.last))
         self.set(turns)
         return turns
 
@@ -116,10 +123,8 @@ class _Kernel(_Slow):
             self.lengths.append(time.perf_counter_ns() - start)
 
     def after(self) -> None:
-        passes = self.read() - self.start - self.beside
-        if self.turn < self.quiet:
-            self.seen.append(passes)
-        self.added[self.turn] = _TURN * self.turns * passes / self.bench.units
+        self.last = self.read() - self.start - self.beside
+        self.added[self.turn] = _TURN * self.turns * self.last / self.bench.units
         if self.turn + 1 == len(self.added):
             self.set(0)
             os.close(self.passes)
@@ -127,16 +132,16 @@ class _Kernel(_Slow):
 
 
 class _Agent(_Slow):
-    def choose(self, length: float) -> int:
+    def choose(self, length: int) -> int:
         start = time.perf_counter_ns()
-        deque(range(_TRIAL), maxlen=0)
+        deque(repeat(None, _TRIAL), maxlen=0)
         return round(self.share * length * _TRIAL / (time.perf_counter_ns() - start))
 
     def window(self) -> None:
         start = time.perf_counter_ns()
         self.bench.window()
         middle = time.perf_counter_ns()
-        deque(range(self.turns), maxlen=0)
+        deque(repeat(None, self.turns), maxlen=0)
         if self.turn < self.quiet:
             self.lengths.append(middle - start)
         self.added[self.turn] = (time.perf_counter_ns() - middle) / self.bench.units

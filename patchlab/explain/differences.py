@@ -17,7 +17,8 @@ _ABSENT = "n"
 class Patched:
     """One patch of one arm."""
 
-    name: str  # series@revision/file
+    revision: str  # series@revision
+    name: str  # of its file
     files: tuple[str, ...]
 
 
@@ -77,7 +78,7 @@ def find(
 
 def _patches(image: Image) -> dict[str, Patched]:
     return {
-        one.sha256: Patched(f"{one.series}@{one.revision}/{one.patch}", one.files)
+        one.sha256: Patched(f"{one.series}@{one.revision}", one.patch, one.files)
         for one in image.patches
     }
 

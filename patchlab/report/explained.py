@@ -104,7 +104,19 @@ def _differences(one: Explanation) -> Iterable[RenderableType]:
 
 
 def _patches(patches: Sequence[Patched]) -> str:
-    return "\n".join(f"{patch.name}: {', '.join(patch.files)}" for patch in patches) or "none"
+    """Each revision, how many patches of it, and the files that they touch, one a line."""
+    revisions = dict.fromkeys(patch.revision for patch in patches)
+    lines = []
+    for revision in revisions:
+        own = [patch for patch in patches if patch.revision == revision]
+        files = sorted({file for patch in own for file in patch.files})
+        lines += [f"{revision}, {_count(len(own))}:"]
+        lines += [f"  {file}" for file in files]
+    return "\n".join(lines) or "none"
+
+
+def _count(patches: int) -> str:
+    return "1 patch" if patches == 1 else f"{patches} patches"
 
 
 def _changes(one: Explanation) -> Iterable[RenderableType]:
@@ -210,7 +222,7 @@ def _sums(one: Explanation) -> Iterable[RenderableType]:
             f"(geometric means of {words.plural(measured.blocks, 'block')}): "
             f"{words.percent(share, 3)} of the level apart.\n"
         )
-    yield from (Text(f"· {note}") for note in one.drift)
+    yield from (Text(f"· {note}\n") for note in one.drift)
 
 
 def _apart(one: float, other: float) -> str:

@@ -300,8 +300,9 @@ def _slowed(taken: _Taken, key: _Key, arm: Arm, place: int, tries: Sequence[_Try
     partner = _partner(taken.run, arm)
     quiet = taken.boots[partner][key] if partner else {}
     added = taken.added[arm.name].get(key, {})
+    beside = taken.added[partner].get(key, {}) if partner else {}  # of doing it with a share of 0
     true = {
-        block: added[block] / quiet[block]
+        block: (added[block] - beside.get(block, 0.0)) / quiet[block]
         for block in taken.blocks
         if block in added and block in quiet
     }

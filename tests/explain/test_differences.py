@@ -35,7 +35,7 @@ def test_arms_differ_in_patches_config_options_and_sizes() -> None:
     found = differences.find(images, arms, (CONFIG, other), (SIZES, SIZES | {"bzImage": 2100}))
     assert found.patches[0] == ()
     assert [type(patch) for patch in found.patches[1]] == [Patched]
-    assert found.patches[1][0].name.startswith("fuse-writable-mmap@control/")
+    assert found.patches[1][0].revision == "fuse-writable-mmap@control"
     assert found.patches[1][0].files
     assert found.config == (Pair("HZ", "250", "1000"),)
     assert found.options == 4

@@ -65,6 +65,8 @@ def test_the_page_names_what_differs_and_where() -> None:
     text = explained.render(explanation())
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert lines[0] == "write-1k in run 7: fuse-writable-mmap@control against base"
+    assert "patches none fuse-writable-mmap@control, 1 patch:" in lines
+    assert "fs/fuse/file.c" in lines
     assert "All 1 options of the config are the same." in lines
     assert "text, with its padding, bytes 100 120" in lines
     assert not any(line.startswith("data, bytes") for line in lines)
