@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from patchlab.errors import LostInstrument
-from patchlab.guests import machine
+from patchlab.guests import hang, machine
 from patchlab.guests.guest import AgentError, AgentRefused, GuestCrashed
 from patchlab.model import BootKind, BootRecord, Clock, Image, Lab, Outcome, Root
 from patchlab.runs import features
@@ -146,7 +146,8 @@ def test_a_guest_that_never_answers_times_out(
     record = boot(task(check_start(base), catalogue), guest_root, hasty, tmp_path)
     assert record.outcome is Outcome.TIMED_OUT
     assert "never said that it was ready" in record.reason
-    assert record.seconds < 30
+    # Idle hosts need 20 s; a busy one may use what every step is allowed, and no more.
+    assert record.seconds < hasty.limits.boot + hang.LONGEST
     assert not leftovers()
 
 
