@@ -28,11 +28,6 @@ _NS = 2
 _TRIAL = 20_000  # turns of the agent's loop, to time one
 
 
-def _median(values: list[int]) -> int:
-    # The statistics module would take a boot under TCG half a second.
-    return sorted(values)[len(values) // 2]
-
-
 def asked(cmdline: str) -> tuple[str, float] | None:
     """Where, and which share of the window; None when nothing is to be slowed down."""
     found = _OPTION.search(cmdline)
@@ -47,8 +42,13 @@ def applied(bench: Bench, rounds: int, quiet: int) -> tuple[Bench, list[float] |
     this kernel has no lab_spin, or the window no path through it.
     """
     wanted = asked(_CMDLINE.read_text())
-    if wanted is None:
-        return bench, None
+    return slowed(bench, rounds, quiet, wanted) if wanted else (bench, None)
+
+
+def slowed(
+    bench: Bench, rounds: int, quiet: int, wanted: tuple[str, float]
+) -> tuple[Bench, list[float]]:
+    """``applied()`` where the boot asks for ``wanted``."""
     kind = _Kernel if wanted[0] == "kernel" else _Agent
     slow = kind(bench, rounds, quiet, wanted[1])
     return Bench(slow.window, bench.units, slow.before, slow.after), slow.added
@@ -70,7 +70,8 @@ class _Slow:
         self.bench.before()
         self.turn += 1
         if self.turn >= self.quiet:
-            self.turns = self.choose(_median(self.lengths))
+            # The first windows fault in what the later ones have.
+            self.turns = self.choose(min(self.lengths))
 
     def choose(self, length: int) -> int:
         """How many turns the next window gets; ``length`` is that of a quiet one, in ns."""
