@@ -13,6 +13,7 @@ KERNEL, AGENT = "kernel", "agent"
 SERIES = "calibration"  # patches/calibration
 SPIN, PADDINGS = f"{SERIES}@spin", (f"{SERIES}@padding-1", f"{SERIES}@padding-2")
 RUN = "calibrate"  # the name of such a run
+ARMS = ("lab.arm=a", "lab.arm=b")  # kernel options that nothing reads
 
 
 def slow_option(where: str, share: float) -> str:

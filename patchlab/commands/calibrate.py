@@ -77,7 +77,7 @@ def plan_of(lab: Lab, text: str, shares: tuple[float, ...], features: list[str])
     A slowed arm's partner has the same image and the same option, with a share of 0.
     """
     middle = shares[len(shares) // 2]
-    extra = ["cmdline:lab.arm=a", "cmdline:lab.arm=b", *calibration.PADDINGS]
+    extra = [*(f"cmdline:{option}" for option in calibration.ARMS), *calibration.PADDINGS]
     extra += [
         f"{calibration.SPIN} + cmdline:{calibration.slow_option(KERNEL, share)}"
         for share in (0.0, *shares)

@@ -41,7 +41,8 @@ def sentence(run: StoredRun, now: datetime | None = None) -> str:
     said = [
         f"Calibrated {age(found, now)} before this report (run {found.run}, {found.blocks} blocks,"
         f" on {found.variant})",
-        f"A/A and A/A′: {_share(found.full)} of verdicts wrong",
+        f"{100 * (found.full.value or 0):.2g} % of {found.full.count:,} comparisons of alike"
+        " kernels called faster or slower",
     ]
     if kernel := [one for metric in found.metrics for one in metric.slowed if _is_named(one)]:
         seen = sum(one.found for one in kernel) / len(kernel)
@@ -179,5 +180,5 @@ def _table(title: str, *columns: str) -> Table:
     table = Table(box=SIMPLE_HEAD, title=Text(title), title_justify="left", pad_edge=False)
     table.title_style = ""
     for place, column in enumerate(columns):
-        table.add_column(Text(column), justify="right" if place else "left")
+        table.add_column(Text(column), justify="right" if place else "left", no_wrap=not place)
     return table

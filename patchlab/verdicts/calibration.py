@@ -22,6 +22,7 @@ from itertools import combinations
 
 from patchlab.calibration import (
     AGENT,
+    ARMS,
     KERNEL,
     SPIN,
     Alike,
@@ -30,7 +31,7 @@ from patchlab.calibration import (
     Share,
     Slowed,
 )
-from patchlab.model import Clock, MetricInfo, StoredRun, options_of
+from patchlab.model import CMDLINE, Clock, MetricInfo, StoredRun, options_of
 from patchlab.verdict import Verdict
 from patchlab.verdicts import levels, stats
 
@@ -97,7 +98,7 @@ def summarise(run: StoredRun, draw: int = DRAW) -> Calibration:
     return Calibration(
         run=run.id,
         started=run.started,
-        variant=run.baseline,
+        variant=run.baseline.removesuffix(f" + {CMDLINE}{ARMS[0]}"),
         clock=run.clock.value,
         host=", ".join(run.provenance.host.get(name, "") for name in ("cpu", "cores")),
         qemu=run.provenance.qemu,
