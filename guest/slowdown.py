@@ -24,7 +24,7 @@ _CMDLINE = Path("/proc/cmdline")
 _SPIN = Path("/sys/module/lab_spin/parameters")
 # Of lab_spin(): a turn is dec and jnz. Under icount an instruction is 2 ns (shift=1).
 _TURN = 2
-_NS = 2
+NS = 2
 _TRIAL = 20_000  # turns of the agent's loop, to time one
 
 
@@ -109,7 +109,7 @@ class _Kernel(_Slow):
         """By the last window's passes: early ones fault in memory that later ones have."""
         if self.last < 1:
             raise Skipped("no system call and no fault in its window: there is no kernel path")
-        turns = round(self.share * length / (_NS * _TURN * self.last))
+        turns = round(self.share * length / (NS * _TURN * self.last))
         self.set(turns)
         return turns
 
@@ -133,10 +133,14 @@ class _Kernel(_Slow):
 
 
 class _Agent(_Slow):
-    def choose(self, length: int) -> int:
+    def __init__(self, bench: Bench, rounds: int, quiet: int, share: float) -> None:
+        super().__init__(bench, rounds, quiet, share)
         start = time.perf_counter_ns()
         deque(repeat(None, _TRIAL), maxlen=0)
-        return round(self.share * length * _TRIAL / (time.perf_counter_ns() - start))
+        self.cost = (time.perf_counter_ns() - start) / _TRIAL  # ns a turn
+
+    def choose(self, length: int) -> int:
+        return round(self.share * length / self.cost)
 
     def window(self) -> None:
         start = time.perf_counter_ns()

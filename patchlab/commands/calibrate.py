@@ -12,7 +12,7 @@ from patchlab.commands.adhoc import adhoc
 from patchlab.commands.desk import Desk
 from patchlab.commands.report import exit_code
 from patchlab.errors import UsageError
-from patchlab.model import Lab, RunPlan, Variant
+from patchlab.model import Lab, RunPlan
 from patchlab.report import calibrated
 from patchlab.runs.run import Wanted, execute
 from patchlab.verdicts import calibration as reading
@@ -89,8 +89,8 @@ def plan_of(lab: Lab, text: str, shares: tuple[float, ...], features: list[str])
 
 
 def _features(lab: Lab, name: str) -> list[str]:
-    """Those of the run of lab.toml that has the variant's series, else of the default run."""
-    variant: Variant = config.find_variant(lab, name)
+    """Those of the variant's series, then those of the default run."""
+    variant = config.find_variant(lab, name)
     wanted = [
         lab.series[one.series].feature for one in variant.revisions if one.series in lab.series
     ]

@@ -59,18 +59,11 @@ def variant(
     base = bases[base_name]
     parts = _Parts(extra=list(dict.fromkeys(extra_fragments)))
     for number, part in enumerate(own.parts(text, place.folder)):
-        if part.startswith(CMDLINE):
-            parts.add_option(part.removeprefix(CMDLINE), text)
-            continue
         if part.startswith(CPU):
             parts.set_cpu(part.removeprefix(CPU), models, text)
-            continue
-        known = part.partition("@")[0] in series
-        if not known and (kept := own.kept(part, base_name, place.cache)):
-            parts.add_revision(kept, text)
-        elif own.is_path(part):
-            parts.add_revision(own.revision(part, base_name, place.folder, place.cache), text)
-        else:
+        elif part.startswith(CMDLINE):
+            parts.add_option(part.removeprefix(CMDLINE), text)
+        elif part.partition("@")[0] in series or not _add_own(parts, part, base_name, place, text):
             parts.add(part, number, series, text)
     _check_image(parts, base)
     for name in parts.extra:
@@ -78,18 +71,25 @@ def variant(
     for revision in parts.revisions:
         if revision.origin is None:
             _check_fits(revision, base, series[revision.series])
-    names = [str(revision) for revision in parts.revisions] or [BASE]
-    names += [CONFIG + extra for extra in parts.extra]
-    names += [CMDLINE + option for option in parts.options]
-    names += [CPU + parts.cpu] if parts.cpu else []
     return Variant(
-        " + ".join(names),
+        parts.name,
         base,
         tuple(parts.revisions),
         tuple(parts.extra),
         tuple(parts.options),
         parts.cpu,
     )
+
+
+def _add_own(parts: _Parts, part: str, base: str, place: Place, text: str) -> bool:
+    """Whether the part is a user's own patches: kept before, or a path."""
+    if kept := own.kept(part, base, place.cache):
+        parts.add_revision(kept, text)
+    elif own.is_path(part):
+        parts.add_revision(own.revision(part, base, place.folder, place.cache), text)
+    else:
+        return False
+    return True
 
 
 def find_variant(lab: Lab, text: str, place: Place | None = None) -> Variant:
@@ -120,6 +120,14 @@ class _Parts:
     configs: set[str] = field(default_factory=set)  # those that the text itself names
     options: list[str] = field(default_factory=list)
     cpu: str = ""
+
+    @property
+    def name(self) -> str:
+        """Of the variant, canonical."""
+        names = [str(revision) for revision in self.revisions] or [BASE]
+        names += [CONFIG + extra for extra in self.extra]
+        names += [CMDLINE + option for option in self.options]
+        return " + ".join([*names, *([CPU + self.cpu] if self.cpu else [])])
 
     def add(self, part: str, place: int, series: Mapping[str, Series], text: str) -> None:
         if part == BASE:

@@ -187,15 +187,8 @@ class Guest:
         deadline: float,
     ) -> tuple[Sample, ...] | tuple[Outcome, str]:
         """Samples of one metric, in nanoseconds a unit; or why there are none."""
-        reply = self._call(
-            "measure",
-            deadline,
-            feature=feature,
-            metric=metric,
-            samples=samples,
-            warmup=warmup,
-            seed=seed,
-        )
+        wanted = {"samples": samples, "warmup": warmup, "seed": seed}
+        reply = self._call("measure", deadline, feature=feature, metric=metric, **wanted)
         if reply.outcome:
             return _outcome(reply.outcome, f"metric {metric}"), reply.reason
         taken = _convert(reply.samples, list[_Sample])
@@ -215,15 +208,8 @@ class Guest:
         kind: type[T],
     ) -> T:
         """What guest/tracing.py tells of the windows of one metric; AgentRefused without them."""
-        reply = self._call(
-            "trace",
-            deadline,
-            feature=feature,
-            metric=metric,
-            samples=samples,
-            warmup=warmup,
-            seed=seed,
-        )
+        wanted = {"samples": samples, "warmup": warmup, "seed": seed}
+        reply = self._call("trace", deadline, feature=feature, metric=metric, **wanted)
         told: T = _convert(reply.trace, kind)
         return told
 

@@ -32,8 +32,8 @@ _QMP = 3.0  # seconds for one step of the monitor's protocol
 _SILENT = 10.0  # seconds without a byte in the console: nothing more will come
 _LISTING = 90.0  # seconds for a task list through a slow serial line
 _TERMINATE = 5.0
-# Of a guest without SSH, from its deadline to its end: greeting, capabilities, the NMI, the list.
-LONGEST = 3 * _QMP + _LISTING + _TERMINATE
+# From its deadline to its end, of a guest that answers nothing: greeting, capabilities, the NMI.
+UNANSWERED = 3 * _QMP + _SILENT + _TERMINATE
 
 
 @dataclass(frozen=True, slots=True)

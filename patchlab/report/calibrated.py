@@ -127,7 +127,8 @@ def _share(share: Share) -> str:
         return words.NONE
     of = f"of {share.count:,}"
     if share.low is None or share.high is None:
-        return f"{100 * share.value:.2g} % ({of}; {share.apart} sets of blocks have none in common)"
+        apart = words.plural(share.apart, "set")
+        return f"{100 * share.value:.2g} % ({of}; {apart} without a common block)"
     return f"{100 * share.value:.2g} % ({100 * share.low:.2g} … {100 * share.high:.2g}; {of})"
 
 

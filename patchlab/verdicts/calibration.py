@@ -39,6 +39,7 @@ DRAW = 5  # blocks of a try, as the shipped runs have
 _MOST_TRIES = 300
 _SEED = 1
 _NEAR = 0.001  # 0.1 points
+_UNCOUNTED = "what the kernel's loop adds is counted in instructions, not in time"
 _CHANGED = (Verdict.FASTER, Verdict.SLOWER)
 
 Boots = Mapping[int, float]  # block -> the boot's statistic
@@ -70,6 +71,7 @@ class _Taken:
 
     run: StoredRun
     metrics: tuple[MetricInfo, ...]
+    levels: Mapping[str, Mapping[_Key, levels.ArmLevel]]
     boots: Mapping[str, Mapping[_Key, Boots]]
     added: Mapping[str, Mapping[_Key, Boots]]
     blocks: tuple[int, ...]  # clean in every arm
@@ -88,12 +90,13 @@ class _Try:
 def summarise(run: StoredRun, draw: int = DRAW) -> Calibration:
     """What a finished calibration has shown. Tries have at most ``draw`` blocks."""
     taken = _take(run)
-    sets, every = _sets(taken.blocks, min(draw, len(taken.blocks)))
+    size = min(draw, len(taken.blocks))
+    sets, every = _sets(taken.blocks, size)
     alike = [arm.name for arm in map(arm_of, run.arms) if not arm.where and not _spins(arm.name)]
     pairs = [(run.baseline, arm) for arm in alike if arm != run.baseline]
     same = [one for pair in pairs for one in _tries(taken, *pair, sets)]
     slowed = {arm: _slow_tries(taken, arm, sets) for arm in map(arm_of, run.arms) if arm.share}
-    apart = len(taken.blocks) // max(1, min(draw, len(taken.blocks)))
+    apart = len(taken.blocks) // max(1, size)
     first = next((boot.argv for boot in run.boots if boot.argv), ())
     return Calibration(
         run=run.id,
@@ -104,7 +107,7 @@ def summarise(run: StoredRun, draw: int = DRAW) -> Calibration:
         qemu=run.provenance.qemu,
         cpu=levels.cpu_model(first),
         blocks=len(taken.blocks),
-        draw=min(draw, len(taken.blocks)),
+        draw=size,
         tries=len(sets),
         every=every,
         unadjusted=_share(same, taken.blocks, apart, _each(_called_raw)),
@@ -126,14 +129,15 @@ def _spins(name: str) -> bool:
 
 def _take(run: StoredRun) -> _Taken:
     metrics = tuple(metric for metric in run.metrics if run.clock in metric.clocks)
+    found = {arm: {_key(m): levels.arm_level(run, arm, m) for m in metrics} for arm in run.arms}
     boots = {
-        arm: {_key(m): dict(levels.arm_level(run, arm, m).boots) for m in metrics}
-        for arm in run.arms
+        arm: {key: dict(level.boots) for key, level in by_metric.items()}
+        for arm, by_metric in found.items()
     }
     clean = [set(levels.bench_boots(run, arm)) for arm in run.arms]
     added = {arm: _added(run, arm) for arm in run.arms}
     blocks = tuple(sorted(set.intersection(*clean))) if clean else ()
-    return _Taken(run, metrics, boots, added, blocks)
+    return _Taken(run, metrics, found, boots, added, blocks)
 
 
 def _key(metric: MetricInfo) -> _Key:
@@ -175,21 +179,21 @@ def _tries(taken: _Taken, one: str, other: str, sets: Sequence[frozenset[int]]) 
 
 
 def _try(taken: _Taken, one: str, other: str, blocks: frozenset[int]) -> _Try:
-    effects = []
-    for metric in taken.metrics:
-        a, b = taken.boots[one][_key(metric)], taken.boots[other][_key(metric)]
-        both = [block for block in sorted(blocks) if block in a and block in b]
-        effects.append(
-            stats.paired(
-                [a[block] for block in both], [b[block] for block in both], margin=metric.margin
-            )
-        )
+    effects = [_effect(taken, metric, one, other, sorted(blocks)) for metric in taken.metrics]
     adjusted = stats.adjust(effects, [metric.primary for metric in taken.metrics])
     rulings = tuple(
         stats.verdict(effect, values, clock=taken.run.clock, polarity=metric.polarity)
         for metric, effect, values in zip(taken.metrics, effects, adjusted, strict=True)
     )
     return _Try(blocks, tuple(effects), tuple(adjusted), rulings)
+
+
+def _effect(
+    taken: _Taken, metric: MetricInfo, one: str, other: str, blocks: Iterable[int]
+) -> stats.PairedEffect:
+    a, b = taken.boots[one][_key(metric)], taken.boots[other][_key(metric)]
+    both = [block for block in blocks if block in a and block in b]
+    return stats.paired([a[x] for x in both], [b[x] for x in both], margin=metric.margin)
 
 
 def _slow_tries(taken: _Taken, arm: Arm, sets: Sequence[frozenset[int]]) -> list[_Try]:
@@ -265,13 +269,13 @@ def _metric(
     slowed: Mapping[Arm, Sequence[_Try]],
 ) -> MetricCalibration:
     key, run = _key(metric), taken.run
-    first = levels.arm_level(run, run.baseline, metric)
+    first = taken.levels[run.baseline][key]
     logs = [math.log(value) for _, value in first.boots]
     missing = [
-        (arm, level.reason)
-        for arm in run.arms
-        if (level := levels.arm_level(run, arm, metric)).level is None
+        (arm, level.reason) for arm in run.arms if (level := taken.levels[arm][key]).level is None
     ]
+    if run.clock is not Clock.ICOUNT:
+        missing += [(arm.name, _UNCOUNTED) for arm in slowed if arm.where == KERNEL]
     return MetricCalibration(
         feature=metric.feature,
         metric=metric.id,
@@ -279,7 +283,7 @@ def _metric(
         level=first.level,
         spread=statistics.stdev(logs) if len(logs) > 1 else None,
         margin=metric.margin,
-        alike=tuple(_alike(taken, key, metric, *pair) for pair in pairs),
+        alike=tuple(_alike(taken, metric, *pair) for pair in pairs),
         slowed=tuple(
             one
             for arm, tries in slowed.items()
@@ -289,15 +293,18 @@ def _metric(
     )
 
 
-def _alike(taken: _Taken, key: _Key, metric: MetricInfo, one: str, other: str) -> Alike:
-    a, b = taken.boots[one][key], taken.boots[other][key]
-    both = [block for block in taken.blocks if block in a and block in b]
-    effect = stats.paired([a[x] for x in both], [b[x] for x in both], margin=metric.margin)
+def _alike(taken: _Taken, metric: MetricInfo, one: str, other: str) -> Alike:
+    effect = _effect(taken, metric, one, other, taken.blocks)
     return Alike(other, effect.ratio, effect.low, effect.high, effect.spread)
 
 
 def _slowed(taken: _Taken, key: _Key, arm: Arm, place: int, tries: Sequence[_Try]) -> Slowed | None:
-    """None when the metric has nothing on one of the two arms, or nothing was added."""
+    """None when the metric has nothing on one of the two arms, or nothing was added.
+
+    Nor in the kernel under wall: what it adds is counted in instructions, not in time.
+    """
+    if arm.where == KERNEL and taken.run.clock is not Clock.ICOUNT:
+        return None
     partner = _partner(taken.run, arm)
     quiet = taken.boots[partner][key] if partner else {}
     added = taken.added[arm.name].get(key, {})

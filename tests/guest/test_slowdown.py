@@ -6,6 +6,7 @@ import pytest
 from guest import slowdown
 from guest.words import Bench, Skipped
 from patchlab import calibration
+from patchlab.verdicts.levels import NS_PER_INSTRUCTION
 
 
 @pytest.mark.parametrize("where", [calibration.KERNEL, calibration.AGENT])
@@ -21,6 +22,10 @@ def test_the_agent_reads_the_option_that_the_lab_writes(where: str) -> None:
 )
 def test_a_boot_that_asks_for_nothing_is_left_alone(cmdline: str) -> None:
     assert slowdown.asked(cmdline) is None
+
+
+def test_an_instruction_is_as_long_for_the_agent_as_for_the_lab() -> None:
+    assert slowdown.NS == NS_PER_INSTRUCTION
 
 
 def test_a_kernel_without_the_loop_says_so() -> None:
