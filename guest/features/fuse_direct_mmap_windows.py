@@ -26,19 +26,22 @@ from guest.fuse import direct
 from guest.fuse.echo import WORD
 from guest.fuse.protocol import FOPEN_DIRECT_IO
 from guest.fuse.server import Options
-from guest.libc import MAP_NORESERVE, PAGE, PRIVATE, READ, WRITE, Map, map_and_unmap
+from guest.libc import PAGE, Map, map_and_unmap
+from guest.place import Place
 from guest.words import Bench, Context
 
 PAGES = 512  # of a region that is touched
 SIZE = PAGES * PAGE
 BUFFER = 16 * PAGE  # a sound device's: the region that is only mapped and unmapped
 TRIPS = 100  # round trips a turn
-MAPS = 50  # a turn, where each is up to three round trips
-BARE_MAPS = 300  # a turn, where no server has a part in it: several timer ticks in each
+WORDS = 400  # a turn, through the region: a fifth of what a round trip costs
+# Of a turn. A munmap leaves its VMA and nodes to RCU, which frees some 70 of them at once at the
+# end of a grace period: 100,000 instructions. So many that a turn has tens of grace periods.
+MAPS = 100  # where each is up to three round trips
+BARE_MAPS = 1200  # where no server has a part in it
 # Times over the whole region, where a page costs next to nothing: shorter than half a tick
 # (1,000,000 instructions), so that most samples have none in them.
 TURNS = 2
-_HUGE = 2 << 20
 _NAME = "direct-io"
 
 Made = Callable[[Context, int], AbstractContextManager[Bench]]
@@ -85,26 +88,6 @@ def tmpfs(_context: Context) -> Iterator[_Source]:
     os.close(fd)
 
 
-class _Place:
-    """Maps always at the same address, one page off what a huge mapping would need.
-
-    Its neighbours belong to the same reservation, so that page tables stay between two maps.
-    """
-
-    def __init__(self) -> None:
-        flags = PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
-        self._reserved = Map(-1, SIZE + 2 * _HUGE, 0, flags)
-        self._at = -(-self._reserved.address // _HUGE) * _HUGE + PAGE
-        self._flags = flags
-
-    def map(self, fd: int) -> memoryview:
-        return Map(fd, SIZE, READ | WRITE, at=self._at).view
-
-    def clear(self) -> None:
-        # Put the reservation back; an unmapped hole could be given to somebody else.
-        Map(-1, SIZE, 0, self._flags, at=self._at)
-
-
 # ---------------------------------------------------------------- maps, whatever is behind them
 
 
@@ -123,7 +106,7 @@ def first_touch(opened: Opened) -> Made:
     def bench(context: Context, _rounds: int) -> Iterator[Bench]:
         marks, stride = bytes([1]) * PAGES, slice(None, None, PAGE)
         with opened(context) as source:
-            place, views = _Place(), deque[memoryview](maxlen=1)
+            place, views = Place(SIZE), deque[memoryview](maxlen=1)
 
             def before() -> None:
                 source.fresh()
@@ -187,7 +170,7 @@ def _filled(opened: Opened, work: Callable[[memoryview, Context], object]) -> Ma
 @contextlib.contextmanager
 def _touched(opened: Opened, context: Context) -> Iterator[memoryview]:
     with opened(context) as source:
-        place = _Place()
+        place = Place(SIZE)
         view = place.map(source.fd)
         view[:] = context.random.randbytes(SIZE)
         yield view
@@ -221,14 +204,14 @@ def ping_pong(context: Context, _rounds: int) -> Iterator[Bench]:
         words, numbers = region.view.cast("Q"), count(1)
 
         def window() -> None:
-            for word in map(next, repeat(numbers, TRIPS)):
+            for word in map(next, repeat(numbers, WORDS)):
                 words[0] = word
                 os.write(tell, b".")
                 os.read(hear, 1)
                 if words[1] != word + 1:
                     raise RuntimeError(f"the server answered {words[1]} to {word}")
 
-        yield Bench(window, TRIPS)
+        yield Bench(window, WORDS)
         os.close(tell)
         os.close(hear)
 
