@@ -74,6 +74,16 @@ class MetricCalibration:
     slowed: tuple[Slowed, ...]
     missing: tuple[tuple[str, str], ...] = ()  # arm and why it has nothing
 
+    @property
+    def shift(self) -> float:
+        """The largest change, either way, between arms that do the same work."""
+        return max((abs(one.ratio) for one in self.alike if one.ratio is not None), default=0.0)
+
+    @property
+    def narrow(self) -> bool:
+        """The margin is below what a mere rebuild of the kernel shifts."""
+        return self.shift > self.margin
+
 
 @dataclass(frozen=True, slots=True)
 class Calibration:

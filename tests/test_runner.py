@@ -125,6 +125,14 @@ def test_missing_tools_are_named_with_their_packages_before_anything_starts(
     assert not cache.exists()
 
 
+def test_a_plan_says_that_the_base_is_to_be_built_too(copy: Path) -> None:
+    empty = {"XDG_CACHE_HOME": str(copy / "cache")}
+    said = runner("--lab", str(copy / "lab.toml"), "plan", "fuse-direct-mmap", env=empty)
+    assert said.returncode == 0, said.stderr
+    assert "linux-6.12 whole, " in said.stdout
+    assert said.stdout.index("whole") < said.stdout.index("fuse-direct-mmap@v1,")
+
+
 def test_doctor_gives_every_finding_a_remedy() -> None:
     said = runner("doctor", "--json")
     document = json.loads(said.stdout)

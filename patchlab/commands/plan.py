@@ -58,10 +58,14 @@ def _history(results: Results, plan: RunPlan, clock: Clock) -> StoredRun | None:
 
 def _unbuilt(plan: RunPlan, lab: Lab, desk: Desk) -> str:
     try:
-        missing = [arm.name for arm in plan.arms if build.find(arm, lab, desk.cache) is None]
+        missing = [arm for arm in plan.arms if build.find(arm, lab, desk.cache) is None]
+        trees = {(arm.base.name, arm.fragments): build.unpatched(arm) for arm in missing}
+        cold = [one for one in trees.values() if build.find(one, lab, desk.cache) is None]
     except MissingTool as error:
         return f"not known: {error}"
-    return ", ".join(missing) if missing else "none, every image is built"
+    whole = [f"{one.base.name} whole, {one.base.build_steps:,} steps" for one in cold]
+    patched = [arm.name for arm in missing if arm not in cold]
+    return ", ".join([*whole, *patched]) or "none, every image is built"
 
 
 def _boots(plan: RunPlan, clock: Clock, found: Forecast, unbuilt: str) -> Table:

@@ -52,6 +52,8 @@ def sentence(run: StoredRun, now: datetime | None = None) -> str:
             f" blocks ({words.plural(len(kernel), 'metric')}; the typical error of the size is"
             f" {100 * worst:.2g} points at worst)"
         )
+    if narrow := _narrow(found):
+        said.append(f"a margin is below the shift of a kernel that does the same work: {narrow}")
     return "; ".join(said) + "."
 
 
@@ -115,10 +117,20 @@ def _verdicts(found: Calibration) -> Iterable[str]:
         f"{known - len(over)} of {known} metrics keep their boots within {100 * _STEADY:g} % (sd)"
         + (f"; not: {', '.join(over)}" if over else "")
     )
+    if narrow := _narrow(found):
+        yield f"margin below the shift of a kernel that does the same work: {narrow}; widen it"
     yield f"p below .05, unadjusted, no margin: {_share(found.unadjusted)} of comparisons"
     yield f"called faster or slower:            {_share(found.full)} of comparisons"
     yield f"a comparison with such a verdict:   {_share(found.full_runs)} of comparisons of arms"
     yield ""
+
+
+def _narrow(found: Calibration) -> str:
+    return ", ".join(
+        f"{one.metric} (±{100 * one.margin:g} %, shifted by {100 * one.shift:.2f} %)"
+        for one in found.metrics
+        if one.narrow
+    )
 
 
 def _share(share: Share) -> str:

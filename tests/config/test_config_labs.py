@@ -44,5 +44,6 @@ def test_every_base_can_say_what_its_source_is() -> None:
     lab = config.load(LABS / "newer" / "lab.toml")
     assert {name: source.words(base) for name, base in lab.bases.items()} == {
         "linux-6.12": "Debian linux-source-6.12",
+        "linux-6.12-cloud": "Debian linux-source-6.12",
         "linux-7.3": "package linux-source-7.3_7.3.4-1~bpo13+1_all.deb",
     }

@@ -91,7 +91,7 @@ def test_the_shipped_lab_shows_every_field_and_the_property_below_covers_them() 
         schema.RunTable,
     )
     fields = {field.encode_name for table in tables for field in msgspec.structs.fields(table)}
-    optional = {"models", "looks", "sensitivity"}  # a lab that wants none of them is silent
+    optional = {"looks"}  # a lab that wants none is silent
     assert shown == fields - {"run"} - optional  # the header of a run ends in a free name
 
 

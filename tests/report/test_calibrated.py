@@ -43,3 +43,18 @@ def test_a_run_without_a_calibration_says_so_and_what_to_do() -> None:
     said = calibrated.sentence(sample_run.sample_run())
     assert "Not calibrated" in said
     assert "runner.py calibrate" in said
+
+
+def test_a_margin_that_a_mere_rebuild_passes_is_named() -> None:
+    steady = calibration.summarise(calibration_run.run())
+    assert not any(one.narrow for one in steady.metrics)
+    shifted = calibration.summarise(calibration_run.run(shift=0.004))
+    assert {one.metric for one in shifted.metrics if one.narrow} >= {"fault", "store"}
+    run = dataclasses.replace(sample_run.sample_run(), calibration=shifted)
+    assert "below the shift of a kernel that does the same work: fault (±" in calibrated.sentence(
+        run
+    )
+    console = Console(file=io.StringIO(), width=200, color_system=None)
+    console.print(calibrated.whole(shifted))
+    assert isinstance(console.file, io.StringIO)
+    assert "; widen it" in console.file.getvalue()
