@@ -22,6 +22,7 @@ from patchlab.errors import LabError
 from patchlab.paths import default_cache
 from patchlab.progress import Progress
 from tests.proving.boots import boots
+from tests.proving.calibrations import calibrated
 from tests.proving.clean_build import clean_build
 from tests.proving.debug import debug
 from tests.proving.desk import EVIDENCE, LAB, REPOSITORY, Proving, lab_commit
@@ -46,6 +47,7 @@ STEPS: dict[str, Callable[[Proving], list[str]]] = {
     "faults": faults,
     "sources": sources,
     "statistics": simulated,
+    "calibration": calibrated,
     "user": user,
     "machines": machines,
     "machines-empty": machines_empty,
