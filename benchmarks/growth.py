@@ -20,6 +20,7 @@ from patchlab.errors import LabError, MissingTool
 from patchlab.model import BootKind, BootRecord, Outcome, StoredRun
 from patchlab.report import html, json_, text
 from patchlab.store.results import Results
+from patchlab.store.rows import Plan
 from patchlab.verdicts import compare
 
 VARIANTS = (1, 4, 16)
@@ -177,19 +178,9 @@ def copies(like: StoredRun, count: int) -> list[BootRecord]:
 
 def _save(like: StoredRun, boots: Sequence[BootRecord], results: Results) -> int:
     blocks = max(boot.block for boot in boots) + 1
-    run = results.begin_run(
-        name=like.name,
-        title=like.title,
-        baseline=like.baseline,
-        arms=like.arms,
-        features=like.features,
-        sampling=replace(like.sampling, blocks=max(blocks, 1), looks=()),
-        provenance=like.provenance,
-        checks=like.checks,
-        metrics=like.metrics,
-        asked=like.asked,
-        images=like.images,
-    )
+    sampling = replace(like.sampling, blocks=max(blocks, 1), looks=())
+    plan = replace(Plan.of(like), sampling=sampling)
+    run = results.begin_run(like.name, like.title, plan, images=like.images)
     for boot in boots:
         results.save_boot(run, boot)
     results.finish_run(run, like.seconds)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from patchlab import config, host, leftovers
 from patchlab.errors import MissingTool
@@ -84,10 +84,17 @@ class Desk:
 
         if form == "json":
             self.write(json_.render(stored, comparisons))
-        elif self.out.is_terminal:
-            self.out.print(*text.renderables(stored, comparisons))
         else:
-            self.write(text.render(stored, comparisons))
+            self.tell(text.renderables(stored, comparisons))
+
+    def tell(self, parts: Sequence[RenderableType]) -> None:
+        """With colour on a terminal, plain for a pipe."""
+        from patchlab.report import plain
+
+        if self.out.is_terminal:
+            self.out.print(*parts)
+        else:
+            self.write(plain.render(parts))
 
     def write(self, words: str) -> None:
         """Text as it is: no markup, no wrapping, no colour."""

@@ -13,8 +13,5 @@ from patchlab.verdict import Comparison
 def run(desk: Desk, lab: Lab, stored: StoredRun, comparison: Comparison, metric: str) -> int:
     """Boot both arms once more, and show where the instructions are. 0, or a LabError."""
     found = explain(stored, comparison, metric, lab, desk.cache, desk.progress)
-    if desk.out.is_terminal:
-        desk.out.print(*explained.renderables(found))
-    else:
-        desk.write(explained.render(found).rstrip("\n"))
+    desk.tell(explained.renderables(found))
     return 0

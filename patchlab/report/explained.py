@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -16,9 +15,8 @@ from patchlab.explain.counts import USER, Row
 from patchlab.explain.differences import Patched
 from patchlab.explain.explain import Explanation
 from patchlab.explain.functions import Change
-from patchlab.report import words
+from patchlab.report import plain, words
 
-WIDTH = 100
 SHOWN = 20  # rows of a table
 _SIZES = {
     "functions": "code of functions",
@@ -30,14 +28,9 @@ _SIZES = {
 }
 
 
-def render(one: Explanation, width: int = WIDTH) -> str:
+def render(one: Explanation, width: int = plain.WIDTH) -> str:
     """Plain text without colours, at most ``width`` columns wide."""
-    console = Console(file=io.StringIO(), width=width, color_system=None, force_terminal=False)
-    for part in renderables(one):
-        console.print(part)
-    assert isinstance(console.file, io.StringIO)
-    lines = console.file.getvalue().splitlines()
-    return "\n".join(line.rstrip() for line in lines) + "\n"
+    return plain.render(renderables(one), width)
 
 
 def renderables(one: Explanation) -> list[RenderableType]:

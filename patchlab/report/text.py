@@ -3,24 +3,22 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Sequence
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from patchlab.model import CheckResult, Outcome, StoredRun
-from patchlab.report import calibrated, words
+from patchlab.report import calibrated, plain, words
 from patchlab.reviews import ledger
 from patchlab.reviews.ledger import Entry, Ledger, Standing
 from patchlab.verdict import Comparison, MetricComparison, Verdict
 from patchlab.verdicts import compare, levels, operations
 from patchlab.verdicts.operations import Cell, OperationTable
 
-WIDTH = 100
 _OUTCOME = {
     Outcome.PASSED: "green",
     Outcome.FAILED: "bold red",
@@ -50,14 +48,9 @@ _STANDING = {
 _WHY = 300  # characters of what decided a demand; the HTML report and the JSON have all
 
 
-def render(run: StoredRun, comparisons: Sequence[Comparison], width: int = WIDTH) -> str:
+def render(run: StoredRun, comparisons: Sequence[Comparison], width: int = plain.WIDTH) -> str:
     """Plain text without colours, at most ``width`` columns wide."""
-    console = Console(file=io.StringIO(), width=width, color_system=None, force_terminal=False)
-    for part in renderables(run, comparisons):
-        console.print(part)
-    assert isinstance(console.file, io.StringIO)
-    lines = console.file.getvalue().splitlines()
-    return "\n".join(line.rstrip() for line in lines) + "\n"
+    return plain.render(renderables(run, comparisons), width)
 
 
 def renderables(run: StoredRun, comparisons: Sequence[Comparison]) -> list[RenderableType]:

@@ -38,6 +38,7 @@ from patchlab.reviews import inspection, ledger
 from patchlab.runs import features, looking, measure, provenance, resume, schedule, sitting
 from patchlab.store import content
 from patchlab.store.results import Results
+from patchlab.store.rows import Plan
 
 _KNOWN_SPLATS = "known-splats.toml"
 
@@ -177,11 +178,9 @@ def _begin(
     """Store the run and all that comes before its first boot."""
     with before.timed("review"):
         said = inspection.inspect(plan.arms, lab, place.cache, progress) if wanted.checks else ()
-    return place.results.begin_run(
-        name=plan.name,
-        title=plan.title,
+    fixed = Plan(
         baseline=plan.baseline,
-        arms=[arm.name for arm in plan.arms],
+        arms=tuple(arm.name for arm in plan.arms),
         features=plan.features,
         sampling=lab.sampling,
         provenance=ready.provenance,
@@ -190,10 +189,10 @@ def _begin(
         asked=_asked(plan, lab) if wanted.checks else (),
         kinds=wanted.kinds,
         ground=ready.ground,
-        images=ready.images,
-        rules=said,
-        stages=before.seconds,
         sensitivity=plan.sensitivity,
+    )
+    return place.results.begin_run(
+        plan.name, plan.title, fixed, images=ready.images, rules=said, stages=before.seconds
     )
 
 

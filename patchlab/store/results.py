@@ -40,16 +40,12 @@ from patchlab.errors import StoreError
 from patchlab.model import (
     BootKind,
     BootRecord,
-    CheckInfo,
     Clock,
     Image,
-    MetricInfo,
-    Provenance,
-    Sampling,
     StoredRun,
     bench_arms,
 )
-from patchlab.review import Asked, RuleResult
+from patchlab.review import RuleResult
 from patchlab.store import rows, schema
 
 BUSY_SECONDS = 30
@@ -105,44 +101,19 @@ class Results:
 
     def begin_run(
         self,
-        *,
         name: str,
         title: str,
-        baseline: str,
-        arms: Sequence[str],
-        features: Sequence[str],
-        sampling: Sampling,
-        provenance: Provenance,
-        checks: Sequence[CheckInfo],
-        metrics: Sequence[MetricInfo],
-        asked: Sequence[Asked] = (),
-        kinds: Sequence[BootKind] = tuple(BootKind),
-        ground: Mapping[str, str] | None = None,
+        plan: rows.Plan,
+        *,
         images: Mapping[str, Image] | None = None,
         rules: Sequence[RuleResult] = (),
         stages: Mapping[str, float] | None = None,
-        sensitivity: Sequence[str] = (),
     ) -> int:
         """Write all that is known before the first boot, and give the run's id.
 
-        One transaction: a run is there whole, or not at all. ``kinds`` are those of the boots
-        it makes, ``ground`` is what decides what they mean. ``asked`` is what the reviewers of
-        the arms' series demand, ``rules`` what static rules said, ``stages`` the seconds so far,
-        ``sensitivity`` the CPU models that every arm is also booted with.
+        One transaction: a run is there whole, or not at all. ``rules`` is what static rules said
+        of the arms, ``stages`` the seconds so far.
         """
-        plan = rows.Plan(
-            baseline,
-            tuple(arms),
-            tuple(features),
-            sampling,
-            provenance,
-            tuple(checks),
-            tuple(metrics),
-            tuple(asked),
-            tuple(kinds),
-            dict(ground or {}),
-            tuple(sensitivity),
-        )
         row = {"name": name, "title": title, "started": _now(), "plan": rows.to_json(plan)}
         with self._write() as connection:
             run_id = _insert(connection, schema.RUNS, row)

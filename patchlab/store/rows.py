@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +26,7 @@ from patchlab.model import (
     Provenance,
     Sample,
     Sampling,
+    StoredRun,
 )
 from patchlab.review import Asked, RuleResult, Ruling
 from patchlab.store import schema
@@ -56,8 +57,13 @@ class Plan:
     metrics: tuple[MetricInfo, ...]
     asked: tuple[Asked, ...] = ()
     kinds: tuple[BootKind, ...] = (BootKind.CHECK, BootKind.BENCH)
-    ground: dict[str, str] = field(default_factory=dict)
+    ground: Mapping[str, str] = field(default_factory=dict)
     sensitivity: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, run: StoredRun) -> Plan:
+        """That of a run which is stored already."""
+        return cls(**{field.name: getattr(run, field.name) for field in fields(cls)})
 
 
 def rule(result: RuleResult) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from patchlab.guests import kvm
 from patchlab.model import Clock
 from patchlab.paths import Cache
 from patchlab.progress import Silent
-from patchlab.report import explained
+from patchlab.report import explained, plain
 from patchlab.verdict import MetricComparison
 from patchlab.verdicts import compare
 from tests.report.sample_run import BASE, CONTROL, sample_run
@@ -78,7 +78,7 @@ def test_the_page_names_what_differs_and_where() -> None:
     assert "sum 80,500.0 80,560.0 +60.0" in lines
     assert "FUSE requests answered 1.000 1.000" in lines
     assert "· the agent is another than the run's" in lines
-    assert max(map(len, text.splitlines())) <= explained.WIDTH
+    assert max(map(len, text.splitlines())) <= plain.WIDTH
     assert "\x1b" not in text
 
 

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from patchlab.model import StoredRun
-from patchlab.report import text
+from patchlab.report import plain, text
 from patchlab.verdicts import compare
 from tests.report import review_run, sample_run
 
@@ -20,7 +20,7 @@ INCOMPLETE = [
 ]
 
 
-def render(run: StoredRun, width: int = text.WIDTH) -> str:
+def render(run: StoredRun, width: int = plain.WIDTH) -> str:
     return text.render(run, compare.compare_all(run), width)
 
 

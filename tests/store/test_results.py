@@ -17,28 +17,14 @@ from patchlab.errors import StoreError
 from patchlab.model import BootKind, BootRecord, CheckResult, Outcome, Sample, StoredRun
 from patchlab.store import schema
 from patchlab.store.results import Results
+from patchlab.store.rows import Plan
 from patchlab.verdicts import calibration
 from tests.report import calibration_run, review_run, sample_run
 
 
 def begin(results: Results, run: StoredRun) -> int:
     return results.begin_run(
-        name=run.name,
-        title=run.title,
-        baseline=run.baseline,
-        arms=run.arms,
-        features=run.features,
-        sampling=run.sampling,
-        provenance=run.provenance,
-        checks=run.checks,
-        metrics=run.metrics,
-        asked=run.asked,
-        kinds=run.kinds,
-        ground=run.ground,
-        images=run.images,
-        rules=run.rules,
-        stages=run.stages,
-        sensitivity=run.sensitivity,
+        run.name, run.title, Plan.of(run), images=run.images, rules=run.rules, stages=run.stages
     )
 
 
