@@ -71,7 +71,10 @@ class Metric:
     primary: bool = False
     polarity: str = "lower"
     clocks: tuple[str, ...] = ("icount", "wall")
-    margin: float = 0.001
+    margin: float = 0.001  # relative change that matters under icount
+    absolute_margin: float = 1.0  # and in instructions a unit: the larger of the two counts
+    wall_margin: float = 0.03
+    wall_absolute_margin: float = 0.0  # nanoseconds a unit
     statistic: str = "median"
     operation: str = ""  # row of the report's table of levels; "" keeps it out of the table
     subject: str = ""  # what does it: "" the feature itself, else a comparator such as "tmpfs"

@@ -399,10 +399,23 @@ class MetricInfo:
     polarity: Polarity
     clocks: tuple[Clock, ...]  # the clocks it is fit for
     primary: bool
-    margin: float  # relative change that matters, 0.001 is 0.1 %
+    margin: float  # relative change that matters under icount, 0.001 is 0.1 %
     statistic: str  # the in-boot statistic under icount: "median" or "minimum"
     operation: str = ""  # row of the table of levels; "" is in no table
     subject: str = ""  # what does it: "" the arm's own feature, else a comparator ("tmpfs")
+    absolute_margin: float = 0.0  # instructions a unit that matter
+    wall_margin: float = 0.03  # relative change that matters under wall
+    wall_absolute_margin: float = 0.0  # nanoseconds a unit that matter
+
+    def margin_of(self, clock: Clock, level: float | None) -> float:
+        """The relative change that matters at ``level``: a smaller one, either way, does not.
+
+        The larger of the clock's two margins, the absolute one as a share of ``level``.
+        """
+        wall = clock is Clock.WALL
+        relative = self.wall_margin if wall else self.margin
+        absolute = self.wall_absolute_margin if wall else self.absolute_margin
+        return max(relative, absolute / level) if level else relative
 
 
 @dataclass(frozen=True, slots=True)

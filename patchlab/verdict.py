@@ -38,6 +38,7 @@ class MetricComparison:
     p_adjusted: float | None
     blocks: int
     statistic: str
+    margin: float  # relative change that matters at the baseline's level
 
 
 @dataclass(frozen=True, slots=True)

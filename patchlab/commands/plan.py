@@ -122,7 +122,7 @@ def _row(one: MetricForecast) -> tuple[str, ...]:
         f"{metric.id}{'*' if metric.primary else ''}",
         _percent(one.spread),
         _percent(one.smallest),
-        _percent(metric.margin),
+        _percent(one.margin),
         "not known" if one.spread is None else _count(one.needed),
         _count(one.samples),
     )

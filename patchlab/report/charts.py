@@ -115,7 +115,7 @@ def _svg(
 
 def _axis(metrics: Sequence[MetricComparison]) -> _Axis:
     ends = [abs(x) for m in metrics for x in (m.ratio, m.low, m.high) if x is not None]
-    linear = min(metric.metric.margin for metric in metrics) or 0.001
+    linear = min(metric.margin for metric in metrics) or 0.001
     return _Axis(linear, max(*ends, 3 * linear) * 1.15)
 
 
@@ -144,7 +144,7 @@ def _percent(tick: float) -> str:
 
 
 def _band(axis: _Axis, metric: MetricComparison, top: float) -> Markup:
-    margin = math.log1p(metric.metric.margin)
+    margin = math.log1p(metric.margin)
     low, high = axis.x(math.expm1(-margin)), axis.x(math.expm1(margin))
     return Markup('<rect class="band" x="{:.1f}" width="{:.1f}" y="{:.1f}" height="{}"/>').format(
         low, high - low, top - 4, _ROW

@@ -85,7 +85,7 @@ def _difference(metric: MetricComparison) -> str:
 
 def _said(metric: MetricComparison) -> str:
     if metric.verdict is Verdict.EQUIVALENT:
-        return f"same +-{100 * metric.metric.margin:.2g}%"
+        return f"same +-{100 * metric.margin:.2g}%"
     if metric.ratio is None or metric.low is None or metric.high is None:
         return metric.verdict.value
     places = words.places_for(metric.low, metric.high)

@@ -121,7 +121,7 @@ def duration(seconds: float) -> str:
 def verdict(metric: MetricComparison) -> str:
     """The verdict's words; ``equivalent`` always with its margin."""
     if metric.verdict is Verdict.EQUIVALENT and metric.ratio is not None and not metric.reason:
-        return f"equivalent within ±{100 * metric.metric.margin:.2g} %"
+        return f"equivalent within ±{100 * metric.margin:.2g} %"
     return metric.verdict.value
 
 

@@ -40,6 +40,7 @@ class MetricForecast:
     smallest: float | None  # relative change called faster or slower in 80 % of runs
     needed: int | None  # blocks that would see the margin
     samples: int | None  # a boot, that serve the variance best for their time
+    margin: float  # relative change that matters, at the level of the stored baseline
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,19 +119,21 @@ def _metric(
     least = stats.MIN_BLOCKS.get(clock, 2)
     pooled = spread_of(history, metric) if history else None
     if history is None or pooled is None:
-        return MetricForecast(metric, None, 0, None, None, None)
+        return MetricForecast(metric, None, 0, None, None, None, metric.margin_of(clock, None))
+    margin = metric.margin_of(clock, levels.arm_level(history, history.baseline, metric).level)
     spread, blocks = pooled
     alpha = looks.alpha_of(sampling)
     if spread <= 0:
-        return MetricForecast(metric, 0.0, blocks, None, None, None)
-    needed = stats.blocks_needed(spread, metric.margin, alpha=alpha / max(1, family))
+        return MetricForecast(metric, 0.0, blocks, None, None, None, margin)
+    needed = stats.blocks_needed(spread, margin, alpha=alpha / max(1, family))
     return MetricForecast(
         metric,
         spread,
         blocks,
-        stats.smallest_called(spread, sampling.blocks, metric.margin, family=family, alpha=alpha),
+        stats.smallest_called(spread, sampling.blocks, margin, family=family, alpha=alpha),
         max(needed, least) if needed else None,
         samples_of(history, metric),
+        margin,
     )
 
 

@@ -193,7 +193,9 @@ def _effect(
 ) -> stats.PairedEffect:
     a, b = taken.boots[one][_key(metric)], taken.boots[other][_key(metric)]
     both = [block for block in blocks if block in a and block in b]
-    return stats.paired([a[x] for x in both], [b[x] for x in both], margin=metric.margin)
+    before = [a[x] for x in both]
+    margin = levels.margin_of(metric, taken.run.clock, before)
+    return stats.paired(before, [b[x] for x in both], margin=margin)
 
 
 def _slow_tries(taken: _Taken, arm: Arm, sets: Sequence[frozenset[int]]) -> list[_Try]:
@@ -282,7 +284,7 @@ def _metric(
         unit=levels.unit_of(metric, run.clock),
         level=first.level,
         spread=statistics.stdev(logs) if len(logs) > 1 else None,
-        margin=metric.margin,
+        margin=metric.margin_of(run.clock, first.level),
         alike=tuple(_alike(taken, metric, *pair) for pair in pairs),
         slowed=tuple(
             one

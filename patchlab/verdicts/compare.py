@@ -184,7 +184,7 @@ def _compare_metrics(
         stats.paired(
             [a for _, a, _ in pair],
             [b for _, _, b in pair],
-            margin=metric.margin,
+            margin=levels.margin_of(metric, run.clock, [a for _, a, _ in pair]),
             confidence=1 - alpha,
         )
         for metric, pair in zip(run.metrics, pairs, strict=True)
@@ -281,6 +281,7 @@ def _metric(
         p_adjusted=adjusted.p if judged else None,
         blocks=effect.blocks,
         statistic=levels.statistic_of(metric, clock),
+        margin=effect.margin,
     )
 
 

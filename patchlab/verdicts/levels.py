@@ -90,6 +90,12 @@ def unit_of(metric: MetricInfo, clock: Clock) -> str:
     return f"{'instructions' if clock is Clock.ICOUNT else 'ns'}/{metric.unit}"
 
 
+def margin_of(metric: MetricInfo, clock: Clock, baseline: Sequence[float]) -> float:
+    """The relative change that matters at the level of these boots, in unit_of()'s unit."""
+    known = [value for value in baseline if value > 0]
+    return metric.margin_of(clock, statistics.geometric_mean(known) if known else None)
+
+
 def statistic_of(metric: MetricInfo, clock: Clock) -> str:
     """The in-boot statistic: the metric's own under icount, else the median."""
     return metric.statistic if clock is Clock.ICOUNT else "median"

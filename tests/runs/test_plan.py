@@ -55,7 +55,7 @@ def test_more_blocks_see_less_and_the_blocks_needed_see_the_margin(wanted: RunPl
     assert enough.needed and enough.spread
     family = sum(one.metric.primary is enough.metric.primary for one in few)
     told = stats.smallest_effect(enough.spread, enough.needed, alpha=0.05 / family)
-    assert told <= enough.metric.margin
+    assert told <= enough.margin
 
 
 def test_planned_looks_have_their_price_and_their_places(wanted: RunPlan) -> None:

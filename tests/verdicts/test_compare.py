@@ -154,6 +154,20 @@ def test_instructions_are_half_the_nanoseconds_and_the_change_is_in_them() -> No
     assert metric.blocks == 5
 
 
+def test_the_larger_of_the_two_margins_counts_and_each_clock_has_its_own() -> None:
+    """1,000 instructions: 0.1 % of them is one, and a margin of 20 is 2 %."""
+    run = _run(_five(0.01))
+    assert _metric(run).margin == FAULT.margin
+    wide = dataclasses.replace(FAULT, absolute_margin=20.0)
+    metric = _metric(dataclasses.replace(run, metrics=(wide,)))
+    assert metric.margin == pytest.approx(0.02, rel=1e-3)
+    assert metric.verdict is Verdict.WITHIN_MARGIN
+    assert wide.margin_of(Clock.WALL, 1000.0) == FAULT.wall_margin
+    slow = dataclasses.replace(FAULT, wall_absolute_margin=50.0)
+    assert slow.margin_of(Clock.WALL, 1000.0) == 0.05
+    assert slow.margin_of(Clock.WALL, None) == FAULT.wall_margin
+
+
 def test_wall_times_stay_nanoseconds_and_five_blocks_of_them_are_too_few() -> None:
     boots = [dataclasses.replace(boot, clock=Clock.WALL) for boot in _five(0.1)]
     metric = _metric(_run(boots, clock=Clock.WALL))
