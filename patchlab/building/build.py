@@ -39,7 +39,6 @@ _TREE = "tree"
 _STEPS = "steps"  # a room of the cache: how many steps each variant took last time
 # What a variant's first build takes beyond its changed files: modpost, links, compression.
 _LINK_STEPS = 60
-_HEADER_SHARE = 0.7  # of a cold build, when a header that is included widely changes
 _RELEASE = re.compile(r"[\w.+~-]{1,64}", re.ASCII)
 
 
@@ -219,7 +218,7 @@ def compile_tree(plan: Plan, folder: Path, patches: tuple[AppliedPatch, ...], sh
             start = source.start_config(plan.variant.base, shop.cache)
             kconfig.configure(folder, plan.merged, maker.configure, start)
         memory = shop.cache.room(_STEPS) / _step_key(plan.variant)
-        total = _expected_steps(plan.variant, patches, memory)
+        total = _expected_steps(plan.variant, patches, memory, folder)
         steps = maker.build(lambda done: step.advance(done, max(total, done)))
     memory.write_text(str(steps))
     built = Built(time.monotonic() - begun, steps)
@@ -231,16 +230,17 @@ def _step_key(variant: Variant) -> str:
     return content.digest(variant.base.name, variant.name)
 
 
-def _expected_steps(variant: Variant, patches: tuple[AppliedPatch, ...], memory: Path) -> int:
-    """How many steps make will take: what it took last time, or an estimate."""
+def _expected_steps(
+    variant: Variant, patches: tuple[AppliedPatch, ...], memory: Path, folder: Path
+) -> int:
+    """How many steps make will take: what it took last time, or what depends on the patches."""
     if memory.is_file() and (text := memory.read_text()).isdecimal():
         return int(text)
     if not variant.revisions:
         return variant.base.build_steps
     files = {file for patch in patches for file in patch.files}
-    if any(file.startswith(("include/", "arch/x86/include/")) for file in files):
-        return int(variant.base.build_steps * _HEADER_SHARE)
-    return len(files) + _LINK_STEPS
+    headers = any(file.endswith(".h") for file in files)
+    return (tree.dependants(folder, files) if headers else len(files)) + _LINK_STEPS
 
 
 def _collect(

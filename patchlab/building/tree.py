@@ -81,6 +81,21 @@ def date_patched(tree: Path, files: Iterable[str], newest: int) -> None:
                 os.utime(path, ns=(newest + _LATER,) * 2, follow_symlinks=False)
 
 
+def dependants(tree: Path, files: Iterable[str]) -> int:
+    """How many objects of a built kernel tree are made from any of the files.
+
+    By what kbuild keeps beside each object, ``.NAME.o.cmd``: the files that it was made from.
+    """
+    names = [f" {file} ".encode() for file in files]
+    found = 0
+    for folder, _, entries in os.walk(tree):
+        for entry in entries:
+            if entry.endswith(".o.cmd"):
+                words = Path(folder, entry).read_bytes().replace(b"\n", b" ")
+                found += any(name in words for name in names)
+    return found
+
+
 def _require_later(newest: int, source: Path) -> None:
     """make writes files with the clock's date; they must be later than the sources."""
     if time.time_ns() <= newest + _LATER:

@@ -91,3 +91,18 @@ def test_links_that_a_build_made_stay_links(built: Path, tmp_path: Path) -> None
     clone = tmp_path / "clone"
     tree.clone(tmp_path / "source", built, clone)
     assert (clone / "latest").readlink() == Path("one.o")
+
+
+def test_what_depends_on_a_header_is_counted_by_what_kbuild_kept(tmp_path: Path) -> None:
+    objects = {
+        "fs/fuse/.file.o.cmd": "deps := \\\n  fs/fuse/fuse_i.h \\\n  include/a.h \\\n",
+        "fs/.open.o.cmd": "source_fs/open.o := fs/open.c\n\ndeps := \\\n  include/a.h \\\n",
+        "mm/.mmap.o.cmd": "deps := \\\n  include/linux/a.h \\\n",
+        "mm/mmap.o": "include/a.h",
+    }
+    for name, text in objects.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert tree.dependants(tmp_path, ["include/a.h"]) == 2
+    assert tree.dependants(tmp_path, ["fs/fuse/fuse_i.h", "fs/open.c"]) == 2
+    assert tree.dependants(tmp_path, ["a.h"]) == 0
