@@ -291,14 +291,14 @@ METRICS = (
         "page",
         cold_read,
         "read(2) of 4 KiB that is not cached: one READ a page",
-        margin=0.005,
+        margin=0.002,
     ),
     _metric(
         "write_through",
         "write",
         write_through,
         "write(2) of 4 KiB, write-through: one WRITE each",
-        margin=0.005,
+        margin=0.002,
     ),
     _metric("tmpfs_store", "page", tmpfs_store, "Reference: first store to a page of tmpfs"),
     _metric(

@@ -173,13 +173,12 @@ METRICS = (
         "Copy 512 pages out of a new map in random order",
         "KiB",
         rand_read,
-        margin=0.01,
     ),
     Metric(
         "P.rand_write",
         "Copy 512 pages into a new map in random order",
         "KiB",
         rand_write,
-        margin=0.01,
+        margin=0.002,
     ),
 )

@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from patchlab.calibration import AGENT, KERNEL, Alike, Calibration, MetricCalibration, Share, Slowed
+from patchlab.calibration import AGENT, KERNEL, Calibration, MetricCalibration, Share, Slowed
 from patchlab.model import StoredRun
 from patchlab.report import words
 
@@ -85,7 +85,7 @@ def _metrics(found: Calibration) -> Table:
     arms = list(dict.fromkeys(one.arm for metric in found.metrics for one in metric.alike))
     short = [_short(arm) for arm in arms]
     table = _table(
-        "The same work twice",
+        "The same work twice, in per cent",
         "metric",
         "level",
         "sd of boots",
@@ -94,15 +94,21 @@ def _metrics(found: Calibration) -> Table:
     )
     for metric in found.metrics:
         by_arm = {one.arm: one for one in metric.alike}
-        steady = metric.spread is not None and metric.spread > _STEADY
+        loose = metric.spread is not None and metric.spread > _STEADY
+        alike = [by_arm.get(arm) for arm in arms]
         table.add_row(
             Text(metric.metric),
             words.number(metric.level),
-            Text(_ratio(metric.spread), style="bold red" if steady else ""),
-            *(_change(by_arm.get(arm)) for arm in arms),
-            *(_ratio(by_arm[arm].spread if arm in by_arm else None) for arm in arms),
+            Text(_cell(metric.spread), style="bold red" if loose else ""),
+            *(_cell(one.ratio if one else None, "+") for one in alike),
+            *(_cell(one.spread if one else None) for one in alike),
         )
     return table
+
+
+def _cell(share: float | None, sign: str = "") -> str:
+    """In per cent, without the unit."""
+    return words.NONE if share is None else f"{100 * share:{sign}.3f}".replace("-", words.MINUS)
 
 
 def _short(arm: str) -> str:
@@ -175,14 +181,6 @@ def _missing(found: Calibration) -> Iterable[str]:
 
 def _reasons(metric: MetricCalibration) -> Sequence[str]:
     return list(dict.fromkeys(reason for _, reason in metric.missing))
-
-
-def _change(one: Alike | None) -> str:
-    return words.NONE if one is None else words.percent(one.ratio, 3)
-
-
-def _ratio(value: float | None) -> str:
-    return words.NONE if value is None else f"{100 * value:.3f} %"
 
 
 def _tries(share: float) -> str:
