@@ -17,7 +17,10 @@ from patchlab.runs.run import Wanted, execute
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("variants", nargs="+", metavar="VARIANT")
     parser.add_argument(
-        "--feature", action="append", default=[], help="only this feature; may be given again"
+        "--feature",
+        action="append",
+        default=[],
+        help="this feature, not those of the variants' series; may be given again",
     )
 
 
@@ -38,5 +41,12 @@ def adhoc(lab: Lab, names: Sequence[str], title: str, features: Sequence[str]) -
             raise names_of.unknown("feature", feature, known)
     variants: list[Variant] = [config.find_variant(lab, name) for name in names]
     arms = tuple({variant.name: variant for variant in variants}.values())
-    wanted = tuple(features) or lab.runs[lab.default_run].features
+    wanted = tuple(features) or features_of(lab, arms)
     return RunPlan(name=title, title=title, arms=arms, baseline=arms[0].name, features=wanted)
+
+
+def features_of(lab: Lab, variants: Sequence[Variant]) -> tuple[str, ...]:
+    """Those that the variants' series are held to; without any, those of the default run."""
+    series = [part.series for variant in variants for part in variant.revisions]
+    own = dict.fromkeys(lab.series[name].feature for name in series if name in lab.series)
+    return tuple(own) or lab.runs[lab.default_run].features

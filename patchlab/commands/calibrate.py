@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from patchlab import calibration, config
 from patchlab.calibration import AGENT, KERNEL
-from patchlab.commands.adhoc import adhoc
+from patchlab.commands.adhoc import adhoc, features_of
 from patchlab.commands.desk import Desk
 from patchlab.commands.report import exit_code
 from patchlab.errors import UsageError
@@ -84,15 +84,6 @@ def plan_of(lab: Lab, text: str, shares: tuple[float, ...], features: list[str])
     ]
     extra += [f"cmdline:{calibration.slow_option(AGENT, share)}" for share in (0.0, middle)]
     names = [f"{text} + {part}" for part in extra]
-    plan = adhoc(lab, names, calibration.RUN, features or _features(lab, names[0]))
-    return replace(plan, title=f"Calibration on {config.find_variant(lab, text).name}")
-
-
-def _features(lab: Lab, name: str) -> list[str]:
-    """Those of the variant's series, then those of the default run."""
-    variant = config.find_variant(lab, name)
-    wanted = [
-        lab.series[one.series].feature for one in variant.revisions if one.series in lab.series
-    ]
-    known = lab.runs[lab.default_run].features
-    return list(dict.fromkeys([*wanted, *known]))
+    variant = config.find_variant(lab, text)
+    plan = adhoc(lab, names, calibration.RUN, features or features_of(lab, [variant]))
+    return replace(plan, title=f"Calibration on {variant.name}")

@@ -236,7 +236,7 @@ def _alerts(run: StoredRun) -> Iterable[str]:
     if not run.finished:
         yield f"This run did not finish. {_lacks(run)}"
     kinds = {boot.kind for boot in run.boots}
-    for kind in BootKind:
+    for kind in run.kinds:
         if kind not in kinds:
             what = "checks" if kind is BootKind.CHECK else "metrics"
             yield f"No {kind} boot is stored: there is no result for any of the {what}."
