@@ -46,6 +46,7 @@ class Alike:
     low: float | None  # 95 % interval
     high: float | None
     spread: float | None  # standard deviation of the block's log ratio
+    boots: float | None = None  # standard deviation of the logs of this arm's boots' statistics
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ class Slowed:
     slower: float  # share of tries with the verdict slower
     error: float  # median over the tries of |seen - true|
     within: float  # share of tries with |seen - true| at most 0.001
+    worst: float | None = None  # the largest |seen - true| of a try
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,12 @@ class MetricCalibration:
     alike: tuple[Alike, ...]
     slowed: tuple[Slowed, ...]
     missing: tuple[tuple[str, str], ...] = ()  # arm and why it has nothing
+
+    @property
+    def loosest(self) -> float | None:
+        """The largest spread of boots on any arm that does the same work."""
+        known = [one for one in (self.spread, *(a.boots for a in self.alike)) if one is not None]
+        return max(known, default=None)
 
     @property
     def shift(self) -> float:
@@ -98,7 +106,9 @@ class Calibration:
     draw: int  # blocks of one try
     tries: int  # sets of blocks, all different; they overlap
     every: bool  # whether they are all that there are
-    unadjusted: Share  # p < .05, without margin, of a metric on alike arms
-    full: Share  # faster or slower, of a metric on alike arms
-    full_runs: Share  # at least one faster or slower in a comparison of alike arms
+    # Of a metric, on a rebuilt kernel against the first arm; on the same image if none was rebuilt.
+    unadjusted: Share  # p < .05, without margin
+    full: Share  # faster or slower
+    full_runs: Share  # at least one faster or slower in a comparison of arms
     metrics: tuple[MetricCalibration, ...]
+    equivalent: Share = Share(None, None, None, 0, 0)  # said to be the same

@@ -24,6 +24,7 @@ from patchlab.calibration import (
     AGENT,
     ARMS,
     KERNEL,
+    PADDINGS,
     SPIN,
     Alike,
     Calibration,
@@ -94,7 +95,8 @@ def summarise(run: StoredRun, draw: int = DRAW) -> Calibration:
     sets, every = _sets(taken.blocks, size)
     alike = [arm.name for arm in map(arm_of, run.arms) if not arm.where and not _spins(arm.name)]
     pairs = [(run.baseline, arm) for arm in alike if arm != run.baseline]
-    same = [one for pair in pairs for one in _tries(taken, *pair, sets)]
+    rebuilt = [pair for pair in pairs if _is_rebuilt(pair[1])] or pairs
+    same = [one for pair in rebuilt for one in _tries(taken, *pair, sets)]
     slowed = {arm: _slow_tries(taken, arm, sets) for arm in map(arm_of, run.arms) if arm.share}
     apart = len(taken.blocks) // max(1, size)
     first = next((boot.argv for boot in run.boots if boot.argv), ())
@@ -112,12 +114,17 @@ def summarise(run: StoredRun, draw: int = DRAW) -> Calibration:
         every=every,
         unadjusted=_share(same, taken.blocks, apart, _each(_called_raw)),
         full=_share(same, taken.blocks, apart, _each(_called)),
+        equivalent=_share(same, taken.blocks, apart, _each(_said_same)),
         full_runs=_share(same, taken.blocks, apart, lambda one: [any(_each(_called)(one))]),
         metrics=tuple(
             _metric(taken, place, metric, pairs, slowed)
             for place, metric in enumerate(taken.metrics)
         ),
     )
+
+
+def _is_rebuilt(name: str) -> bool:
+    return any(padding in name.split(" + ") for padding in PADDINGS)
 
 
 def _spins(name: str) -> bool:
@@ -218,6 +225,10 @@ def _called(one: _Try, place: int) -> bool:
     return one.rulings[place].verdict in _CHANGED
 
 
+def _said_same(one: _Try, place: int) -> bool:
+    return one.rulings[place].verdict is Verdict.EQUIVALENT
+
+
 def _each(called: Callable[[_Try, int], bool]) -> Callable[[_Try], list[bool]]:
     """The answer for each metric that both arms have."""
     return lambda one: [
@@ -272,7 +283,6 @@ def _metric(
 ) -> MetricCalibration:
     key, run = _key(metric), taken.run
     first = taken.levels[run.baseline][key]
-    logs = [math.log(value) for _, value in first.boots]
     missing = [
         (arm, level.reason) for arm in run.arms if (level := taken.levels[arm][key]).level is None
     ]
@@ -283,7 +293,7 @@ def _metric(
         metric=metric.id,
         unit=levels.unit_of(metric, run.clock),
         level=first.level,
-        spread=statistics.stdev(logs) if len(logs) > 1 else None,
+        spread=_spread(dict(first.boots)),
         margin=metric.margin_of(run.clock, first.level),
         alike=tuple(_alike(taken, metric, *pair) for pair in pairs),
         slowed=tuple(
@@ -297,7 +307,13 @@ def _metric(
 
 def _alike(taken: _Taken, metric: MetricInfo, one: str, other: str) -> Alike:
     effect = _effect(taken, metric, one, other, taken.blocks)
-    return Alike(other, effect.ratio, effect.low, effect.high, effect.spread)
+    boots = _spread(taken.boots[other][_key(metric)])
+    return Alike(other, effect.ratio, effect.low, effect.high, effect.spread, boots)
+
+
+def _spread(boots: Boots) -> float | None:
+    logs = [math.log(value) for value in boots.values()]
+    return statistics.stdev(logs) if len(logs) > 1 else None
 
 
 def _slowed(taken: _Taken, key: _Key, arm: Arm, place: int, tries: Sequence[_Try]) -> Slowed | None:
@@ -333,6 +349,7 @@ def _slowed(taken: _Taken, key: _Key, arm: Arm, place: int, tries: Sequence[_Try
         slower=statistics.fmean(one.rulings[place].verdict is Verdict.SLOWER for one, _, _ in kept),
         error=statistics.median(errors),
         within=statistics.fmean(error <= _NEAR for error in errors),
+        worst=max(errors),
     )
 
 

@@ -111,7 +111,7 @@ def _made(proving: Proving, variant: str, features: Sequence[str]) -> StoredRun:
 
 def wrong(found: Sequence[Calibration]) -> list[str]:
     """What breaks a promise of docs/measurement.md, one line each."""
-    metrics = [metric for one in found for metric in one.metrics if metric.spread is not None]
+    metrics = [metric for one in found for metric in one.metrics if metric.loosest is not None]
     loose = [metric for metric in metrics if not _steady(metric)]
     problems = [
         f"{metric.metric}: {said}"
@@ -132,7 +132,7 @@ def wrong(found: Sequence[Calibration]) -> list[str]:
 
 
 def _steady(metric: MetricCalibration) -> bool:
-    return metric.spread is not None and metric.spread <= _STEADY
+    return metric.loosest is not None and metric.loosest <= _STEADY
 
 
 def _missed(slow: Slowed) -> Iterable[str]:
@@ -147,7 +147,9 @@ def _missed(slow: Slowed) -> Iterable[str]:
 
 def page(shown: Sequence[Instrument]) -> str:
     """Its tables are those that the verb prints; dates and commits are those of the boots."""
-    metrics = [metric for one in shown for metric in one.found.metrics if metric.spread is not None]
+    metrics = [
+        metric for one in shown for metric in one.found.metrics if metric.loosest is not None
+    ]
     steady = sum(_steady(metric) for metric in metrics)
     alike = sum(one.found.full.count for one in shown)
     called = sum(round((one.found.full.value or 0) * one.found.full.count) for one in shown)

@@ -35,7 +35,9 @@ def test_every_report_says_how_old_the_last_figures_are() -> None:
     later = datetime.fromisoformat(found.started) + timedelta(hours=7)
     said = calibrated.sentence(run, later)
     assert said.startswith("Calibrated 7 h before this report (run 7, 8 blocks, on base)")
-    assert "0.5 % longer is found in 100.0 % of tries with 5 blocks (2 metrics" in said
+    assert (
+        "0.5 % longer in the kernel is found in 100.0 % of tries with 5 blocks (2 metrics" in said
+    )
     assert "12 days" in calibrated.sentence(run, later + timedelta(days=12))
 
 

@@ -53,8 +53,9 @@ def test_alike_arms_are_called_unlike_only_when_the_rebuilt_one_is() -> None:
     assert still.full.value == 0
     assert (still.unadjusted.value or 0) < 0.15
     moved = calibration.summarise(calibration_run.run(shift=0.01))
-    assert moved.full.value == pytest.approx(0.5)  # one of the two pairs
-    assert moved.full_runs.value == pytest.approx(0.5)
+    assert moved.full.value == pytest.approx(1)  # judged by the rebuilt kernel alone
+    assert moved.full_runs.value == pytest.approx(1)
+    assert moved.equivalent.value == 0
 
 
 def test_the_shift_of_a_rebuilt_kernel_is_named() -> None:
@@ -67,6 +68,8 @@ def test_the_shift_of_a_rebuilt_kernel_is_named() -> None:
 
 def test_the_spread_is_that_of_the_boots_of_the_first_arm() -> None:
     assert _of("fault", blocks=25, spread=0.002).spread == pytest.approx(0.002, rel=0.3)
+    wide = _of("fault", blocks=25, spread=0.002)
+    assert wide.loosest == max(wide.spread or 0, *(one.boots or 0 for one in wide.alike))
     assert _of("fault").level == pytest.approx(4000, rel=0.001)
 
 
@@ -81,7 +84,7 @@ def test_a_metric_without_a_kernel_path_says_so_and_is_not_called_unseen() -> No
 def test_tries_are_sets_of_five_blocks_and_all_of_them_where_they_are_few() -> None:
     found = _found()
     assert (found.blocks, found.draw, found.tries, found.every) == (8, 5, 56, True)
-    assert found.full.count == 56 * 2 * 3  # two pairs of alike arms, three metrics
+    assert found.full.count == 56 * 3  # one rebuilt kernel, three metrics
     assert found.full.apart == 1
     many = calibration.summarise(calibration_run.run(blocks=12))
     assert (many.tries, many.every) == (300, False)
