@@ -18,8 +18,8 @@ class Place:
 
     It begins where a fault-around begins, so that each of them maps as many pages in every
     boot; and beside where a huge mapping would, so that every fault is one of a single page,
-    whatever blocks the file got. Its neighbours belong to the same reservation, so that page
-    tables stay between two maps.
+    whatever blocks the file got. Its neighbours belong to the same reservation, so that no page
+    table goes that is not wholly its own.
     """
 
     def __init__(self, size: int) -> None:
