@@ -26,7 +26,7 @@ from patchlab.store.results import Results
 from patchlab.verdicts import calibration as reading
 from patchlab.verdicts import stats
 from tests.proving import desk, evidence
-from tests.proving.desk import Proving, now
+from tests.proving.desk import Proving
 
 # On which variant, and for which features: together every metric that is shipped.
 _WANTED = (
@@ -59,7 +59,8 @@ def calibrated(proving: Proving) -> list[str]:
         if key not in before:
             stored = _stored(proving, variant, features) or _made(proving, variant, features)
             found = reading.summarise(stored)
-            before[key] = Instrument(key, found, proving.commit, now())
+            commit = stored.provenance.lab_commit
+            before[key] = Instrument(key, found, commit, stored.started)
         shown.append(before[key])
         evidence.store(file, "calibration", shown)
     evidence.write(file.with_suffix(".md"), page(shown))
