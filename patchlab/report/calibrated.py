@@ -108,7 +108,10 @@ def _metrics(found: Calibration) -> Table:
 
 def _cell(share: float | None, sign: str = "") -> str:
     """In per cent, without the unit."""
-    return words.NONE if share is None else f"{100 * share:{sign}.3f}".replace("-", words.MINUS)
+    if share is None:
+        return words.NONE
+    text = f"{100 * share:{sign}.3f}"
+    return text.replace("-", words.MINUS) if float(text) else "0.000"
 
 
 def _short(arm: str) -> str:
