@@ -36,7 +36,7 @@ BUFFER = 16 * PAGE  # a sound device's: the region that is only mapped and unmap
 TRIPS = 100  # round trips a turn
 WORDS = 400  # a turn, through the region: a fifth of what a round trip costs
 # Of a turn. A munmap leaves its VMA and nodes to RCU, which frees some 70 of them at once at the
-# end of a grace period: 100,000 instructions. So many that a turn has tens of grace periods.
+# end of a grace period: 100,000 instructions. So many that a turn has ten of these or so.
 MAPS = 100  # where each is up to three round trips
 BARE_MAPS = 1200  # where no server has a part in it
 # Times over the whole region, where a page costs next to nothing: shorter than half a tick

@@ -7,13 +7,11 @@ today's; else the verb makes one, as a user would.
 
 from __future__ import annotations
 
-import io
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
-from rich.console import Console
 
 from patchlab import calibration, proc
 from patchlab.calibration import KERNEL, Calibration, MetricCalibration, Slowed
@@ -21,6 +19,7 @@ from patchlab.explain import explain
 from patchlab.guests import kvm, root
 from patchlab.model import Clock, StoredRun
 from patchlab.report import calibrated as words
+from patchlab.report import plain
 from patchlab.store import content
 from patchlab.store.results import Results
 from patchlab.verdicts import calibration as reading
@@ -34,6 +33,7 @@ _WANTED = (
     ("fuse-direct-mmap@v2", ("fuse_direct_mmap",)),
 )
 _BLOCKS = 7
+_WIDTH = 130  # columns
 _LIMIT = 4 * 3600.0  # seconds
 _SIZE = 0.005  # the slowdown that the promises are about
 _STEADY, _MAY_MISS = 0.001, 0.2  # sd of a metric's boots; which share may spread more
@@ -200,9 +200,4 @@ def _size_rows(metrics: Sequence[MetricCalibration]) -> Iterable[str]:
 
 
 def _text(found: Calibration) -> str:
-    console = Console(file=io.StringIO(), width=130, color_system=None)
-    console.print(words.whole(found))
-    assert isinstance(console.file, io.StringIO)
-    return "\n".join(
-        line.rstrip().replace("`", "'") for line in console.file.getvalue().split("\n")
-    )
+    return plain.render([words.whole(found)], _WIDTH).replace("`", "'")
