@@ -7,6 +7,7 @@ import contextlib
 import errno
 import json
 import os
+import select
 import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping
@@ -107,6 +108,16 @@ class Puppet:
                 raise CheckError("the other process is gone")
             data += got
         return json.loads(data)
+
+    def settled(self, seconds: float) -> bool:
+        """True as soon as there is a result to be had, False after ``seconds``."""
+        return bool(select.select([self._channel], [], [], seconds)[0])
+
+    def where(self) -> str:
+        """Where in the kernel it is, as far as /proc says."""
+        with contextlib.suppress(OSError):
+            return Path(f"/proc/{self.pid}/stack").read_text().rstrip()
+        return ""
 
     def do(self, name: str, *arguments: Any, seconds: float = 10.0) -> Any:
         self.start(name, *arguments)

@@ -6,47 +6,28 @@ Each check mounts a filesystem of its own; none leans on what another one did.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from guest import fuse, libc
-from guest.checking import LISTEN, before, error_of, fate, forked, let_go, need, opened, story
+from guest.checking import LISTEN, before, error_of, fate, forked, need, opened, story
+from guest.features import fuse_writable_mmap_bounds as bounds
+from guest.features import fuse_writable_mmap_ends as ends
+from guest.features import fuse_writable_mmap_held as held
 from guest.features import fuse_writable_mmap_times as times
+from guest.features.fuse_writable_mmap_rig import NAME, file_of, mapped_file, meminfo
 from guest.fuse import protocol as p
 from guest.fuse.protocol import Op
 from guest.libc import PAGE, READ, SHARED, WRITE, Map, mmap_errno, name_of
 from guest.words import Check, CheckError, Context, Feature
 
-_NAME = "file"
-
-
-@contextlib.contextmanager
-def _file(context: Context, data: bytes) -> Iterator[tuple[fuse.Mount, int]]:
-    """A mount with one file, and that file open for reading and writing."""
-    with (
-        fuse.mounted({_NAME: data}, context.scratch) as fs,
-        opened(fs.path / _NAME, os.O_RDWR) as fd,
-        let_go(fs),
-    ):
-        yield fs, fd
-
-
-@contextlib.contextmanager
-def _mapped_file(context: Context, data: bytes) -> Iterator[tuple[fuse.Mount, int, Map]]:
-    """The same, and a shared writable map of all its pages."""
-    with _file(context, data) as (fs, fd):
-        times.probe(fd)
-        with Map(fd, -(-len(data) // PAGE) * PAGE) as map_, let_go(fs):
-            yield fs, fd, map_
-
 
 def shared_writable(context: Context) -> str:
-    with _file(context, bytes(2 * PAGE)) as (_, fd):
+    with file_of(context, bytes(2 * PAGE)) as (_, fd):
         times.probe(fd)
         with Map(fd, 2 * PAGE) as map_:
             map_.view[5] = 0xA5
@@ -62,7 +43,7 @@ def shared_writable(context: Context) -> str:
 def coherent(context: Context) -> str:
     size = 8 * PAGE
     image = bytearray(context.random.randbytes(size))
-    with _mapped_file(context, bytes(image)) as (fs, fd, map_):
+    with mapped_file(context, bytes(image)) as (fs, fd, map_):
         for turn in range(40):
             length = context.random.randrange(1, 3 * PAGE)
             offset = context.random.randrange(size - length)
@@ -77,7 +58,7 @@ def coherent(context: Context) -> str:
             _same(os.pread(fd, size, 0), image, f"read(2) after a {how} at {offset}+{length}")
             _same(bytes(map_.view), image, f"load after a {how} at {offset}+{length}")
         need(map_.msync() == 0, "msync failed")
-        _same(fs.data(_NAME), image, "the server's data after msync")
+        _same(fs.data(NAME), image, "the server's data after msync")
     return (
         "40 stores and writes, each seen by read(2) and by loads at once, by the server after msync"
     )
@@ -93,7 +74,7 @@ def _same(got: bytes, wanted: bytes | bytearray, what: str) -> None:
 
 def msync_order(context: Context) -> str:
     pages = 6
-    with _mapped_file(context, bytes(pages * PAGE)) as (fs, _, map_):
+    with mapped_file(context, bytes(pages * PAGE)) as (fs, _, map_):
         for page in range(0, pages, 2):  # with gaps, so that there are several WRITEs
             map_.view[page * PAGE] = page + 1
         fs.log(clear=True)
@@ -114,15 +95,15 @@ def msync_order(context: Context) -> str:
         plain = [one for one in writes if not one.flags & p.WRITE_CACHE]
         need(not plain, f"WRITE without FUSE_WRITE_CACHE at {[one.offset for one in plain]}")
         before(log, ("reply", "WRITE"), ("request", "FSYNC"))
-        held = fs.data(_NAME)[::PAGE]
+        kept = fs.data(NAME)[::PAGE]
         need(
-            held == bytes([1, 0, 3, 0, 5, 0]), f"first bytes of the server's pages: {held.hex(' ')}"
+            kept == bytes([1, 0, 3, 0, 5, 0]), f"first bytes of the server's pages: {kept.hex(' ')}"
         )
         return f"{story(log)}, every WRITE with FUSE_WRITE_CACHE"
 
 
 def munmap_and_close_flush(context: Context) -> str:
-    with _file(context, bytes(2 * PAGE)) as (fs, fd):
+    with file_of(context, bytes(2 * PAGE)) as (fs, fd):
         times.probe(fd)
         fs.log(clear=True)
         map_ = Map(fd, 2 * PAGE)
@@ -131,7 +112,7 @@ def munmap_and_close_flush(context: Context) -> str:
             os.close(fd)
             closing = fs.log()
             before(closing, ("reply", "WRITE"), ("request", "FLUSH"))
-            need(fs.data(_NAME, 0, 1) == b"\1", "close returned before the server had the store")
+            need(fs.data(NAME, 0, 1) == b"\1", "close returned before the server had the store")
             need(
                 not fs.wait(Op.RELEASE, seconds=LISTEN),
                 f"RELEASE while mapped: {story(fs.log())}",
@@ -143,24 +124,24 @@ def munmap_and_close_flush(context: Context) -> str:
         need(fs.wait(Op.RELEASE), f"no RELEASE after munmap: {story(fs.log())}")
         ending = fs.log()
         before(ending, ("reply", "WRITE"), ("request", "RELEASE"))
-        need(fs.data(_NAME, PAGE, 1) == b"\2", "munmap lost the store")
+        need(fs.data(NAME, PAGE, 1) == b"\2", "munmap lost the store")
     return f"close: {story(closing)}; munmap: {story(ending)}"
 
 
 def accounting(context: Context) -> str:
     pages = 4
-    with _mapped_file(context, bytes(pages * PAGE)) as (fs, fd, map_):
+    with mapped_file(context, bytes(pages * PAGE)) as (fs, fd, map_):
         map_.view[::PAGE] = bytes([1]) * pages
-        idle = _meminfo()
+        idle = meminfo()
         fs.withhold(Op.WRITE)
         libc.start_writeback(fd)
         need(fs.wait(Op.WRITE), f"writeback was started, no WRITE came: {story(fs.log())}")
-        held = _meminfo()
+        meanwhile = meminfo()
         fs.release(Op.WRITE)
         need(map_.msync() == 0, "msync failed")
-        after = _meminfo()
-    temp = [one["WritebackTmp"] for one in (idle, held, after)]
-    plain = [one["Writeback"] for one in (idle, held, after)]
+        after = meminfo()
+    temp = [one["WritebackTmp"] for one in (idle, meanwhile, after)]
+    plain = [one["Writeback"] for one in (idle, meanwhile, after)]
     seen = (
         f"before, held, answered: WritebackTmp {temp[0]}, {temp[1]}, {temp[2]} kB; "
         f"Writeback {plain[0]}, {plain[1]}, {plain[2]} kB"
@@ -172,7 +153,7 @@ def accounting(context: Context) -> str:
 
 def past_the_end(context: Context) -> str:
     size = PAGE + 100
-    with _file(context, b"\x11" * size) as (_, fd):
+    with file_of(context, b"\x11" * size) as (_, fd):
         times.probe(fd)
         with Map(fd, 3 * PAGE) as map_:
             need(map_.view[size - 1] == 0x11, "the last byte is not the file's")
@@ -206,8 +187,8 @@ def _first(data: bytes) -> str:
 
 def error_once(context: Context) -> str:
     with (
-        _mapped_file(context, bytes(PAGE)) as (fs, fd, map_),
-        opened(fs.path / _NAME, os.O_RDWR) as other,
+        mapped_file(context, bytes(PAGE)) as (fs, fd, map_),
+        opened(fs.path / NAME, os.O_RDWR) as other,
     ):
         map_.view[0] = 1
         fs.answer(Op.WRITE, errno.EIO)
@@ -217,7 +198,7 @@ def error_once(context: Context) -> str:
         elsewhere = [_fsync(other), _fsync(other)]
         again = _fsync(fd)
         map_.view[0] = 2
-        healed, data = map_.msync(), fs.data(_NAME, 0, 1)
+        healed, data = map_.msync(), fs.data(NAME, 0, 1)
     seen = (
         f"msync {name_of(first)}, {name_of(second)}; the other descriptor's fsync "
         f"{name_of(elsewhere[0])}, {name_of(elsewhere[1])}; fsync {name_of(again)}; "
@@ -233,9 +214,9 @@ def _fsync(fd: int) -> int:
 
 
 def read_only(context: Context) -> str:
-    with _file(context, bytes(PAGE)) as (fs, fd):
+    with file_of(context, bytes(PAGE)) as (fs, fd):
         times.probe(fd)
-        with opened(fs.path / _NAME, os.O_RDONLY) as readable:
+        with opened(fs.path / NAME, os.O_RDONLY) as readable:
             direct = mmap_errno(readable, PAGE, READ | WRITE, SHARED)
             with Map(readable, PAGE, READ) as map_:
                 later = map_.mprotect(READ | WRITE)
@@ -249,18 +230,11 @@ def read_only(context: Context) -> str:
     return seen
 
 
-def _meminfo() -> Mapping[str, int]:
-    # The counters are kept per CPU; this folds them first.
-    Path("/proc/sys/vm/stat_refresh").write_text("1")
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    return {name: int(rest.split()[0]) for name, _, rest in (one.partition(":") for one in lines)}
-
-
 def prepare(_settings: Mapping[str, Any]) -> dict[str, str]:
     """Raises OSError when nothing can be mounted."""
     with (
         tempfile.TemporaryDirectory(prefix="fuse-") as folder,
-        fuse.mounted({_NAME: b""}, Path(folder).resolve()) as fs,
+        fuse.mounted({NAME: b""}, Path(folder).resolve()) as fs,
     ):
         return {
             "fuse protocol": f"{fs.facts['major']}.{fs.facts['minor']}",
@@ -271,7 +245,7 @@ def prepare(_settings: Mapping[str, Any]) -> dict[str, str]:
 
 _IN_TREE = "Linux 6.12: fs/fuse/file.c"
 
-CHECKS = (
+_OWN = (
     Check(
         "B1",
         "A shared writable map of a FUSE file can be made, and stores to it are kept",
@@ -339,4 +313,10 @@ CHECKS = (
     ),
 )
 
+CHECKS = tuple(
+    sorted(
+        (*_OWN, *bounds.CHECKS, *ends.CHECKS, *held.CHECKS),
+        key=lambda one: int(one.id.removeprefix("B")),
+    )
+)
 FEATURE = Feature(CHECKS, times.METRICS, prepare)

@@ -286,6 +286,7 @@ class Server:
         if len(file.data) < offset + size:
             resize(file, offset + size)
         file.data[offset : offset + size] = self.written(size)
+        file.mtime = time.time_ns()
         return p.WRITE_OUT.pack(size, 0)
 
     def written(self, size: int) -> memoryview:

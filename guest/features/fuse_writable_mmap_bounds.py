@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Shared writable maps of FUSE files: how much memory a server can keep dirty."""
+
+from __future__ import annotations
+
+import mmap
+import time
+from pathlib import Path
+
+from guest.checking import need
+from guest.features.fuse_writable_mmap_rig import SOON, mapped_file, other, waits
+from guest.fuse.protocol import Op
+from guest.libc import PAGE
+from guest.words import Check, Context
+
+_PAGES = 4096
+_WARM = 512  # pages
+_DEFAULT, _RAISED = 1, 4  # per cent of what may be dirty in all
+# A writer looks at the limit after some pages, and the limit moves with free memory.
+_SLACK = 1.5
+_STILL = 1.5  # seconds without a page are a stop; a paused writer looks again every 0.2 s
+
+
+def dirty_limit(context: Context) -> str:
+    counter = mmap.mmap(-1, PAGE)
+    with mapped_file(context, bytes(_PAGES * PAGE)) as (fs, _, map_):
+
+        def dirty() -> None:
+            for page in range(_PAGES):
+                map_.view[page * PAGE] = 1
+                counter[:4] = (page + 1).to_bytes(4, "little")
+
+        # A filesystem's share also depends on what it has written lately, of all that was.
+        for _ in range(4):
+            map_.view[: _WARM * PAGE : PAGE] = bytes([2]) * _WARM
+            need(map_.msync() == 0, "msync failed")
+        ratio = int((fs.bdi / "max_ratio").read_text())
+        need(ratio == _DEFAULT, f"max_ratio is {ratio} by default")
+        fs.withhold(Op.WRITE)
+        with other(dirty=dirty) as one:
+            one.start("dirty")
+            first, allowed = _stop(counter), _allowed(_DEFAULT)
+            need(waits(one, 0), f"all of {_PAGES} pages were dirtied, {allowed} are allowed")
+            need(first <= allowed * _SLACK, f"{first} pages dirty, {allowed} are allowed")
+            (fs.bdi / "max_ratio").write_text(str(_RAISED))
+            end = time.monotonic() + SOON
+            while _count(counter) == first and time.monotonic() < end:
+                time.sleep(0.1)
+            second, more = _stop(counter), _allowed(_RAISED)
+            need(second > first * 2, f"{first} pages, with max_ratio {_RAISED} {second}")
+            need(second <= more * _SLACK, f"{second} pages dirty, {more} are allowed")
+            fs.release(Op.WRITE)
+            one.result(4 * SOON)
+    return (
+        f"max_ratio {_DEFAULT}: the writer stopped at {first} pages of {allowed} allowed; "
+        f"{_RAISED}: at {second} of {more}; it went on when the WRITEs were answered"
+    )
+
+
+def _count(counter: mmap.mmap) -> int:
+    return int.from_bytes(counter[:4], "little")
+
+
+def _stop(counter: mmap.mmap) -> int:
+    """How far it got when it had made no progress for a while."""
+    last, since = _count(counter), time.monotonic()
+    while time.monotonic() - since < _STILL:
+        time.sleep(0.05)
+        if _count(counter) != last:
+            last, since = _count(counter), time.monotonic()
+    return last
+
+
+def _allowed(ratio: int) -> int:
+    """Pages that a filesystem with this max_ratio may have dirty or under writeback."""
+    lines = Path("/proc/vmstat").read_text().splitlines()
+    limit = next(int(one.split()[1]) for one in lines if one.startswith("nr_dirty_threshold "))
+    return limit * ratio // 100
+
+
+CHECKS = (
+    Check(
+        "B17",
+        "A FUSE filesystem has 1 % of the dirty memory, and more only when root allows it",
+        "Linux 2.6.26: fuse: support writable mmap (3be5a52b30aa), max_ratio",
+        "max_ratio is 1; a writer whose WRITEs are withheld stops near that; raised, later",
+        dirty_limit,
+        patience=2,
+        red="planted-fuse-writable-mmap@v2 fuse.plant=no-ratio; "
+        "planted-fuse-writable-mmap@v2 fuse.plant=no-strictlimit",
+    ),
+)
