@@ -12,6 +12,7 @@ from pathlib import Path
 from guest import libc
 from guest.fuse import server
 from guest.fuse.folder import Folder
+from guest.fuse.moods import Hungry, Tardy
 from guest.fuse.protocol import ROOT_ID
 from guest.fuse.regions import Regions
 from guest.fuse.server import CUSE_NODE, File, Options, Server
@@ -78,6 +79,10 @@ def mounted(
     def make(control: socket.socket) -> Server:
         made = Server(dict(enumerate(shelf, ROOT_ID + 1)), options or Options(), control)
         Folder(made)
+        if made.options.appetite:
+            Hungry(made)
+        if made.options.lag:
+            Tardy(made)
         return made
 
     pid, channel = _started(make, lambda made: made.mount(point))

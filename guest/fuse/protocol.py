@@ -62,6 +62,7 @@ _MEMBERS = {
     "fuse_forget_one": "nodeid:Q nlookup:Q",
     "fuse_batch_forget_in": "count:I dummy:I",
     "fuse_dirent": "ino:Q off:Q namelen:I type:I",
+    "fuse_notify_inval_inode_out": "ino:Q off:q len:q",
     "fuse_notify_store_out": "nodeid:Q offset:Q size:I padding:I",
     "fuse_notify_retrieve_out": "notify_unique:Q nodeid:Q offset:Q size:I padding:I",
     "fuse_notify_retrieve_in": "dummy1:Q offset:Q size:I dummy2:I dummy3:Q dummy4:Q",
@@ -140,6 +141,7 @@ STATFS_OUT = _struct("fuse_statfs_out")
 INTERRUPT_IN = _struct("fuse_interrupt_in")
 DIRENT = _struct("fuse_dirent")
 RETRIEVE_IN = _struct("fuse_notify_retrieve_in")
+NOTIFY_INVAL_INODE_OUT = _struct("fuse_notify_inval_inode_out")
 CUSE_INIT_IN = _struct("cuse_init_in")
 CUSE_INIT_OUT = _struct("cuse_init_out")
 MMAP_IN = _struct("fuse_mmap_in")
@@ -182,6 +184,7 @@ class Op(IntEnum):
 class Notify(IntEnum):
     """Codes that a server sends in the error field of a header whose unique is 0."""
 
+    INVAL_INODE = 2
     STORE = 4
     RETRIEVE = 5
     MAP_STORE = 32  # fuse-direct-mmap@v3

@@ -48,6 +48,8 @@ class Options:
     record: bool = True  # keep the log
     direct: bool = False  # speak direct mmap, in whatever dialect the kernel does
     splice: bool = False  # requests and replies go through pipes
+    lag: float = 0.0  # replies to WRITE come up to about twice so many seconds late: moods.py
+    appetite: int = 0  # bytes of memory that it takes to serve a WRITE: moods.py
 
 
 @dataclass(slots=True)
