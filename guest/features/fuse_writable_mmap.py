@@ -16,6 +16,7 @@ from typing import Any
 from guest import fuse, libc
 from guest.checking import LISTEN, before, error_of, fate, forked, need, opened, story
 from guest.features import fuse_writable_mmap_bounds as bounds
+from guest.features import fuse_writable_mmap_bulk as bulk
 from guest.features import fuse_writable_mmap_ends as ends
 from guest.features import fuse_writable_mmap_held as held
 from guest.features import fuse_writable_mmap_stress as stress
@@ -323,4 +324,4 @@ CHECKS = tuple(
         key=lambda one: int(one.id.removeprefix("B")),
     )
 )
-FEATURE = Feature(CHECKS, times.METRICS, prepare)
+FEATURE = Feature(CHECKS, (*times.METRICS, *bulk.METRICS), prepare)

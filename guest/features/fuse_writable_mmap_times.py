@@ -39,19 +39,26 @@ def probe(fd: int) -> None:
 @contextlib.contextmanager
 def quiet(bdi: Path) -> Iterator[None]:
     """No flusher on its timer, and no limit on this filesystem's dirty pages."""
-    interval = _FLUSHER.read_text()
-    _FLUSHER.write_text("0")
-    try:
+    with no_flusher():
         (bdi / "max_ratio").write_text("100")
         with contextlib.suppress(FileNotFoundError):  # Linux 6.2 and later
             (bdi / "strict_limit").write_text("0")
+        yield
+
+
+@contextlib.contextmanager
+def no_flusher() -> Iterator[None]:
+    """No flusher on its timer, for any filesystem."""
+    interval = _FLUSHER.read_text()
+    _FLUSHER.write_text("0")
+    try:
         yield
     finally:
         _FLUSHER.write_text(interval)
 
 
 @contextlib.contextmanager
-def _opened(context: Context, options: Options) -> Iterator[tuple[Path, int]]:
+def cached_file(context: Context, options: Options) -> Iterator[tuple[Path, int]]:
     """A quiet mount with one file of SIZE bytes, all of it in the page cache; path and fd."""
     data = context.random.randbytes(SIZE)
     with fuse.mounted({_NAME: data}, context.scratch, options) as fs, quiet(fs.bdi):
@@ -64,7 +71,7 @@ def _opened(context: Context, options: Options) -> Iterator[tuple[Path, int]]:
             os.close(fd)
 
 
-_SILENT = Options(record=False)
+SILENT = Options(record=False)
 _FRESH_ATTRIBUTES = Options(record=False, attr_timeout=0)
 
 
@@ -100,7 +107,7 @@ def _writer() -> Callable[[memoryview], None]:
 
 @contextlib.contextmanager
 def fault(context: Context, _rounds: int) -> Iterator[Bench]:
-    with _opened(context, _SILENT) as (path, _):
+    with cached_file(context, SILENT) as (path, _):
         fd = os.open(path, os.O_RDONLY)
         remap = _Remap(fd, READ, _touch_read)
         yield Bench(remap.window, SIZE // AROUND, remap.before, remap.after)
@@ -109,7 +116,7 @@ def fault(context: Context, _rounds: int) -> Iterator[Bench]:
 
 @contextlib.contextmanager
 def first_store(context: Context, _rounds: int) -> Iterator[Bench]:
-    with _opened(context, _SILENT) as (_, fd):
+    with cached_file(context, SILENT) as (_, fd):
         probe(fd)
         remap = _Remap(fd, READ | WRITE, _writer())
 
@@ -122,7 +129,7 @@ def first_store(context: Context, _rounds: int) -> Iterator[Bench]:
 
 @contextlib.contextmanager
 def dirty_msync(context: Context, _rounds: int) -> Iterator[Bench]:
-    with _opened(context, _SILENT) as (_, fd):
+    with cached_file(context, SILENT) as (_, fd):
         probe(fd)
         write = _writer()
         with Map(fd, SIZE) as map_:
@@ -136,7 +143,7 @@ def dirty_msync(context: Context, _rounds: int) -> Iterator[Bench]:
 
 @contextlib.contextmanager
 def msync(context: Context, _rounds: int) -> Iterator[Bench]:
-    with _opened(context, _SILENT) as (_, fd):
+    with cached_file(context, SILENT) as (_, fd):
         probe(fd)
         write = _writer()
         with Map(fd, SIZE) as map_:
@@ -145,7 +152,7 @@ def msync(context: Context, _rounds: int) -> Iterator[Bench]:
 
 @contextlib.contextmanager
 def munmap_close(context: Context, _rounds: int) -> Iterator[Bench]:
-    with _opened(context, _SILENT) as (path, kept):
+    with cached_file(context, SILENT) as (path, kept):
         probe(kept)
         write = _writer()
         now: list[tuple[int, Map]] = []
@@ -165,13 +172,13 @@ def munmap_close(context: Context, _rounds: int) -> Iterator[Bench]:
 
 @contextlib.contextmanager
 def getattr_trip(context: Context, _rounds: int) -> Iterator[Bench]:
-    with _opened(context, _FRESH_ATTRIBUTES) as (_, fd):
+    with cached_file(context, _FRESH_ATTRIBUTES) as (_, fd):
         yield Bench(lambda: deque(map(os.fstat, repeat(fd, TRIPS)), maxlen=0), TRIPS)
 
 
 @contextlib.contextmanager
 def getattr_fsync(context: Context, _rounds: int) -> Iterator[Bench]:
-    with _opened(context, _FRESH_ATTRIBUTES) as (_, fd):
+    with cached_file(context, _FRESH_ATTRIBUTES) as (_, fd):
 
         def window() -> None:
             for _ in repeat(None, TRIPS):
@@ -183,7 +190,7 @@ def getattr_fsync(context: Context, _rounds: int) -> Iterator[Bench]:
 
 @contextlib.contextmanager
 def cold_read(context: Context, _rounds: int) -> Iterator[Bench]:
-    with _opened(context, _SILENT) as (_, fd):
+    with cached_file(context, SILENT) as (_, fd):
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)  # no readahead: one READ a page
         offsets = range(0, TRIPS * PAGE, PAGE)
 
@@ -198,7 +205,7 @@ def cold_read(context: Context, _rounds: int) -> Iterator[Bench]:
 
 @contextlib.contextmanager
 def write_through(context: Context, _rounds: int) -> Iterator[Bench]:
-    with _opened(context, _SILENT) as (_, fd):
+    with cached_file(context, SILENT) as (_, fd):
         page, offsets = context.random.randbytes(PAGE), range(0, TRIPS * PAGE, PAGE)
 
         def window() -> None:
