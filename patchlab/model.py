@@ -13,7 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from patchlab.calibration import Calibration
-from patchlab.review import Asked, Demand, RuleResult
+from patchlab.review import Asked, Claim, Demand, RuleResult
 
 
 class Outcome(StrEnum):
@@ -185,6 +185,7 @@ class Series:
     posted: tuple[Posting, ...]
     revisions: tuple[Revision, ...]
     ledger: tuple[Demand, ...]
+    claims: tuple[Claim, ...] = ()
 
 
 CMDLINE = "cmdline:"  # in the name of a variant, before a kernel option

@@ -26,14 +26,30 @@ class Demand:
 
 
 @dataclass(frozen=True, slots=True)
+class Claim:
+    """What somebody says that a series gains, and the metric that comes nearest to it."""
+
+    id: str
+    who: str
+    date: str
+    claim: str
+    metric: str
+    against: str  # the arm that the gain is over
+    clock: str  # what the claim is a number of: "wall" for time, "icount" for instructions
+    setup: str = ""  # how it was measured there
+    link: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Asked:
-    """The review ledger of one series, as it is stored with a run."""
+    """The review ledger of one series, and what is claimed for it, as stored with a run."""
 
     series: str
     title: str
     feature: str
     revisions: tuple[str, ...]  # in the order of series.toml: the newest last
     demands: tuple[Demand, ...]
+    claims: tuple[Claim, ...] = ()
 
 
 class Ruling(StrEnum):

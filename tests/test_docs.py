@@ -35,6 +35,7 @@ SECTIONS: dict[str, type[schema.Table]] = {
     "`[[posted]]`": schema.PostedTable,
     "`[revision.NAME]`": schema.RevisionTable,
     "`[[ledger]]`": schema.LedgerTable,
+    "`[[claim]]`": schema.ClaimTable,
 }
 ROW = re.compile(r"^\| `(\w+)` \| ([^|]+) \|([^|]*)\| ([^|]+) \|$", re.MULTILINE)
 

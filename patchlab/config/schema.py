@@ -264,6 +264,20 @@ class LedgerTable(Table, frozen=True):
     answered: Answers = ""
 
 
+class ClaimTable(Table, frozen=True):
+    """``[[claim]]``: a gain that was claimed for the series."""
+
+    id: Text
+    who: Text
+    date: Date
+    claim: Text
+    metric: Word
+    against: Text = "base"
+    clock: Literal["wall", "icount"] = "wall"
+    setup: str = ""
+    link: str = ""
+
+
 class SeriesFile(Table, frozen=True):
     """patches/<series>/series.toml."""
 
@@ -272,3 +286,4 @@ class SeriesFile(Table, frozen=True):
     posted: tuple[PostedTable, ...] = ()
     revision: dict[str, RevisionTable] = field(default_factory=dict)
     ledger: tuple[LedgerTable, ...] = ()
+    claim: tuple[ClaimTable, ...] = ()

@@ -15,7 +15,7 @@ from patchlab.config.schema import LedgerTable, PostedTable, RevisionTable, Seri
 from patchlab.config.toml import Document, read, shown, text_lines
 from patchlab.errors import UsageError
 from patchlab.model import Base, Patch, Posting, Revision, Series
-from patchlab.review import Demand
+from patchlab.review import Claim, Demand
 from patchlab.reviews import rules
 
 ORDER = "series"  # the file of a revision that lists its patches, one a line, as in quilt
@@ -56,6 +56,7 @@ def load_series(file: Path, bases: Mapping[str, Base], features: Collection[str]
         posted=tuple(_posting(posted) for posted in table.posted),
         revisions=tuple(_revision(document, revision, bases) for revision in table.revision),
         ledger=_ledger(document),
+        claims=_claims(document),
     )
 
 
@@ -84,6 +85,30 @@ def _ledger(document: Document[SeriesFile]) -> tuple[Demand, ...]:
             raise document.error(path, f"demand '{entry.id}' exists twice", hint="give it its own")
         seen.add(entry.id)
     return tuple(_demand(document, index) for index in range(len(document.table.ledger)))
+
+
+def _claims(document: Document[SeriesFile]) -> tuple[Claim, ...]:
+    """A metric's id may be of a metric that is yet to be written, as a check's may."""
+    seen: set[str] = set()
+    for index, entry in enumerate(document.table.claim):
+        if entry.id in seen:
+            path = ("claim", index, "id")
+            raise document.error(path, f"claim '{entry.id}' exists twice", hint="give it its own")
+        seen.add(entry.id)
+    return tuple(
+        Claim(
+            id=entry.id,
+            who=entry.who,
+            date=entry.date,
+            claim=entry.claim,
+            metric=entry.metric,
+            against=entry.against,
+            clock=entry.clock,
+            setup=entry.setup,
+            link=entry.link,
+        )
+        for entry in document.table.claim
+    )
 
 
 def _demand(document: Document[SeriesFile], index: int) -> Demand:

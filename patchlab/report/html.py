@@ -15,7 +15,7 @@ from markupsafe import Markup
 from patchlab import proc
 from patchlab.model import BootRecord, CheckInfo, CheckResult, Outcome, StoredRun
 from patchlab.report import calibrated, charts, words
-from patchlab.reviews import ledger
+from patchlab.reviews import claims, ledger
 from patchlab.verdict import Comparison
 from patchlab.verdicts import compare, levels, operations
 
@@ -53,6 +53,7 @@ def render(run: StoredRun, comparisons: Sequence[Comparison]) -> str:
             calibrated=calibrated.sentence(run),
             arms=levels.ordered_arms(run),
             ledgers=ledger.ledgers(run),
+            claims=claims.tables(run),
             operations=operations.table(run),
             checks=_check_rows(run, comparisons),
             rows=levels.arms_table(run),

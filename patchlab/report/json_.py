@@ -11,7 +11,7 @@ import msgspec
 
 from patchlab.model import BootRecord, StoredRun
 from patchlab.report import words
-from patchlab.reviews import ledger
+from patchlab.reviews import claims, ledger
 from patchlab.verdict import CheckComparison, Comparison
 from patchlab.verdicts import compare, levels, operations
 
@@ -25,6 +25,7 @@ def render(run: StoredRun, comparisons: Sequence[Comparison]) -> str:
         "headlines": words.headlines(run, comparisons),
         "run": _run(run),
         "ledgers": _builtins(ledger.ledgers(run)),
+        "claims": _builtins(claims.tables(run)),
         "operations": _builtins(operations.table(run)),
         "levels": _builtins(levels.arms_table(run)),
         "comparisons": [_comparison(comparison) for comparison in comparisons],
@@ -34,7 +35,7 @@ def render(run: StoredRun, comparisons: Sequence[Comparison]) -> str:
 
 
 def _run(run: StoredRun) -> dict[str, Any]:
-    left_out = ("boots", "asked", "rules")  # the last two are in the ledgers
+    left_out = ("boots", "asked", "rules")  # the last two are in ledgers and claims
     return {key: value for key, value in _builtins(run).items() if key not in left_out}
 
 

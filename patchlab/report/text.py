@@ -13,7 +13,8 @@ from rich.text import Text
 
 from patchlab.model import CheckResult, Outcome, StoredRun
 from patchlab.report import calibrated, plain, words
-from patchlab.reviews import ledger
+from patchlab.reviews import claims, ledger
+from patchlab.reviews.claims import Claims
 from patchlab.reviews.ledger import Entry, Ledger, Standing
 from patchlab.verdict import Comparison, MetricComparison, Verdict
 from patchlab.verdicts import compare, levels, operations
@@ -62,6 +63,8 @@ def renderables(run: StoredRun, comparisons: Sequence[Comparison]) -> list[Rende
         parts.append(Text(f"{calibrated.sentence(run)}\n"))
     for one in ledger.ledgers(run):
         parts += _ledger(one)
+    for told in claims.tables(run):
+        parts += _claims(told)
     if table := operations.table(run):
         parts.append(_operations(run, table))
     parts += _checks(run)
@@ -107,6 +110,23 @@ def _ledger(one: Ledger) -> Iterable[RenderableType]:
             (_where(row.demand.id, column.label, entry), _why(entry))
             for column, entry in zip(one.columns, row.entries, strict=True)
             if entry.standing is not Standing.MET
+        ]
+    table.columns[0].overflow = "fold"
+    yield table
+    yield from _lines(words.together(details))
+
+
+def _claims(one: Claims) -> Iterable[RenderableType]:
+    title = f"Claimed, and seen here: {words.visible(one.title)}"
+    table = _table(title, "claim", *(column.label for column in one.columns), "who")
+    details: list[tuple[str, str]] = []
+    for row in one.rows:
+        who = f"{row.claim.who}, {row.claim.date}"
+        cells = [Text(seen.standing.value) for seen in row.cells]
+        table.add_row(Text(words.visible(row.claim.claim)), *cells, Text(words.visible(who)))
+        details += [
+            (f"{words.visible(row.claim.id)} on {column.label}", words.visible(seen.text))
+            for column, seen in zip(one.columns, row.cells, strict=True)
         ]
     table.columns[0].overflow = "fold"
     yield table

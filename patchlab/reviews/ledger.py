@@ -78,7 +78,7 @@ class Ledger:
 def asked(series: Series) -> Asked:
     """The part of a series that is stored with a run."""
     names = tuple(revision.name for revision in series.revisions)
-    return Asked(series.name, series.title, series.feature, names, series.ledger)
+    return Asked(series.name, series.title, series.feature, names, series.ledger, series.claims)
 
 
 def ledgers(run: StoredRun) -> tuple[Ledger, ...]:
@@ -88,7 +88,7 @@ def ledgers(run: StoredRun) -> tuple[Ledger, ...]:
 
 
 def _ledger(run: StoredRun, one: Asked) -> Ledger:
-    columns = _columns(run, one)
+    columns = columns_of(run, one)
     return Ledger(
         one.series,
         one.title,
@@ -100,7 +100,8 @@ def _ledger(run: StoredRun, one: Asked) -> Ledger:
     )
 
 
-def _columns(run: StoredRun, one: Asked) -> tuple[Column, ...]:
+def columns_of(run: StoredRun, one: Asked) -> tuple[Column, ...]:
+    """The arms that have a revision of the series, in the revisions' order; no control."""
     having = [(_revision(arm, one.series), arm) for arm in levels.ordered_arms(run)]
     pairs = [
         (revision, arm)

@@ -19,7 +19,7 @@ from patchlab.model import (
     Sampling,
     StoredRun,
 )
-from patchlab.review import Asked, Demand, RuleResult, Ruling
+from patchlab.review import Asked, Claim, Demand, RuleResult, Ruling
 from tests.report import sample_run
 
 V1, V2, CONTROL = "demo@v1", "demo@v2 + config:debug", "demo@control"
@@ -54,6 +54,13 @@ ASKED = Asked(
         demand("argued", "D1", rules=("changelog-argues:vm_ops",)),
         demand("later", "D99"),
         demand("unbound"),
+    ),
+    claims=(
+        Claim("faster", "An Author", "2025-04-14", "20 % more maps", "map-direct", V1, "wall"),
+        Claim("shorter", "An Author", "2025", f"shorter {HOSTILE}", "read-direct", V1, "icount"),
+        Claim("gone", "An Author", "2025", "10 % more", "nothing", V1, "wall", "fio", "x:y"),
+        Claim("other", "An Author", "2025", "10 % more", "map-direct", "demo@v0", "wall"),
+        Claim("base", "An Author", "2025", "10 % more", "map-direct", "base", "wall"),
     ),
 )
 RULES = (
