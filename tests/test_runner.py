@@ -59,7 +59,8 @@ def test_list_as_json_says_what_can_be_run(copy: Path) -> None:
     lists = json.loads(said.stdout)
     assert lists["format"] == "patchlab-list/1"
     (run,) = [run for run in lists["runs"] if run["default"]]
-    assert run["arms"] == ["base", "fuse-writable-mmap@control"]
+    revisions = [f"fuse-writable-mmap@{name}" for name in ("control", "v2", "v3")]
+    assert run["arms"] == ["base", *revisions]
     checks = {check["id"]: check for check in lists["checks"]}
     assert {"B1", "B2", "B3", "B4", "B5", "B11", "B12", "B16"} <= set(checks)
     assert checks["B1"]["seen_red"] == "fuse-writable-mmap@control"

@@ -271,7 +271,7 @@ class ClaimTable(Table, frozen=True):
     who: Text
     date: Date
     claim: Text
-    metric: Word
+    metric: Text
     against: Text = "base"
     clock: Literal["wall", "icount"] = "wall"
     setup: str = ""
