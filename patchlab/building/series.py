@@ -144,12 +144,12 @@ def _place(file: str, line: int, contents: _Contents) -> str:
 
 
 def _others(file: str, revision: Revision, before: Sequence[AppliedPatch]) -> str:
-    names = {
-        f"{patch.series}@{patch.revision}"
-        for patch in before
-        if file in patch.files and patch.series != revision.series
-    }
-    return f" (already changed by {', '.join(sorted(names))})" if names else ""
+    names: dict[str, list[str]] = {}
+    for patch in before:
+        if file in patch.files and patch.series != revision.series:
+            names.setdefault(f"{patch.series}@{patch.revision}", []).append(patch.patch)
+    told = (f"{name}: {', '.join(patches)}" for name, patches in names.items())
+    return f" (already changed by {_printable('; '.join(told))})" if names else ""
 
 
 def _fit(said: str) -> Fit:

@@ -135,14 +135,15 @@ def test_a_failing_patch_is_named_and_leaves_the_tree_as_it_was(
     assert snapshot(pristine) == before
 
 
-def test_in_a_stack_the_series_that_was_there_before_is_named(origin: Path, pristine: Path) -> None:
+def test_in_a_stack_the_patch_that_was_there_before_is_named(origin: Path, pristine: Path) -> None:
     first = patch_of(origin, lambda to: write(to, replaced((20, "theirs"))), "theirs")
     git(origin, "reset", "--quiet", "--hard", "HEAD~1")
     second = patch_of(origin, lambda to: write(to, replaced((20, "ours"))), "ours")
     stack = [revision("v1", first, of="alpha"), revision("v3", second, of="beta")]
     with pytest.raises(PatchError, match=r"beta@v3: .*does not apply") as caught:
         series.apply(pristine, stack, Silent())
-    assert f"{FILE}: hunk 1, line 17 (already changed by alpha@v1)" in str(caught.value)
+    clash = f"{FILE}: hunk 1, line 17 (already changed by alpha@v1: {first.name})"
+    assert clash in str(caught.value)
 
 
 def test_new_deleted_renamed_and_mode_changed_files_are_all_proved(
