@@ -14,8 +14,13 @@ from tests.proving.desk import RECIPE, Proving, agent_code, boot, machine_key, s
 from tests.proving.evidence import Argued
 
 FRAGMENT = "config:debug"
-# The revisions that are claimed to be clean. One that is known not to be has no place here.
-CLEAN = ("fuse-direct-mmap@v2", "fuse-direct-mmap@v3")
+# The revisions whose log is claimed to be clean. One that is known not to be has no place here.
+CLEAN = (
+    "fuse-direct-mmap@v2",
+    "fuse-direct-mmap@v3",
+    "fuse-writable-mmap@v2",
+    "fuse-writable-mmap@v3",
+)
 
 
 def debug(proving: Proving) -> list[str]:
@@ -49,10 +54,17 @@ def _wanted(name: str, proving: Proving, before: dict[str, Argued]) -> Argued:
     checks = features.catalogue().of([feature]).checks
     title = f"every check of {feature} on {variant.name}"
     record = boot(began, checks, proving, f"debug-{key[:8]}", 1, title)
-    return _argued(key, variant.name, record, proving.commit)
+    known = tuple(check.id for check in checks if name in _places(check.red))
+    return _argued(key, variant.name, record, proving.commit, known)
 
 
-def _argued(key: str, variant: str, record: BootRecord, commit: str) -> Argued:
+def _places(red: str) -> set[str]:
+    return {place.strip() for place in red.split(";")}
+
+
+def _argued(
+    key: str, variant: str, record: BootRecord, commit: str, known: tuple[str, ...]
+) -> Argued:
     return Argued(
         key=key,
         variant=variant,
@@ -64,4 +76,5 @@ def _argued(key: str, variant: str, record: BootRecord, commit: str) -> Argued:
         seconds=record.seconds,
         commit=commit,
         when=record.started,
+        known=known,
     )
