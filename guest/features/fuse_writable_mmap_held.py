@@ -10,6 +10,7 @@ from pathlib import Path
 
 from guest import fuse, libc
 from guest.checking import before, need, story
+from guest.features import fuse_writable_mmap_times as times
 from guest.features.fuse_writable_mmap_rig import (
     NAME,
     SOON,
@@ -67,6 +68,7 @@ def second_store(context: Context) -> str:
 
 def read_again(context: Context) -> str:
     with file_of(context, bytes(PAGE)) as (fs, fd):
+        times.probe(fd)
         with Map(fd, PAGE) as map_:
             map_.view[0] = 1
             hold(fs, fd)
