@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A control group with little memory."""
+"""A control group, to give processes little memory."""
 
 from __future__ import annotations
 
@@ -24,6 +24,11 @@ class Group:
         """What it takes from now on is the group's; what it has stays where it was charged."""
         (self.path / "cgroup.procs").write_text(str(pid))
 
+    def leave(self, size: int) -> None:
+        """It may have so many bytes more than it has now."""
+        now = int((self.path / "memory.current").read_text())
+        (self.path / "memory.max").write_text(str(now + size))
+
     def events(self) -> dict[str, int]:
         """``max``: how often it was at its limit and had to reclaim; ``oom_kill`` and others."""
         lines = (self.path / "memory.events").read_text().splitlines()
@@ -31,8 +36,8 @@ class Group:
 
 
 @contextlib.contextmanager
-def limited(name: str, size: int, scratch: Path) -> Iterator[Group]:
-    """A new group that may have ``size`` bytes. Raises Skipped where there can be none."""
+def group(name: str, scratch: Path) -> Iterator[Group]:
+    """A new group, empty, without a limit. Raises Skipped where there can be none."""
     tree = _TREE if (_TREE / "cgroup.controllers").exists() else None
     with contextlib.ExitStack() as stack:
         if tree is None:
@@ -46,7 +51,6 @@ def limited(name: str, size: int, scratch: Path) -> Iterator[Group]:
         path = tree / name
         path.mkdir()
         stack.callback(_remove, path)
-        (path / "memory.max").write_text(str(size))
         yield Group(path)
 
 

@@ -47,7 +47,10 @@ def dirty_limit(context: Context) -> str:
             while _count(counter) == first and time.monotonic() < end:
                 time.sleep(0.1)
             second, more = _stop(counter), _allowed(_RAISED)
-            need(second > first * 2, f"{first} pages, with max_ratio {_RAISED} {second}")
+            need(
+                second > first * 2,
+                f"{first} pages, with max_ratio {_RAISED} {second} of {more}\n{one.where()}",
+            )
             need(second <= more * _SLACK, f"{second} pages dirty, {more} are allowed")
             fs.release(Op.WRITE)
             one.result(4 * SOON)

@@ -16,7 +16,7 @@ from random import Random
 
 from guest import cgroup, exercise, fuse, libc
 from guest.cgroup import Group
-from guest.checking import need, opened
+from guest.checking import Puppet, need, opened
 from guest.exercise import Failure, Operation
 from guest.features import fuse_writable_mmap_times as times
 from guest.features.fuse_writable_mmap_rig import NAME, other
@@ -110,7 +110,8 @@ def _shrunk(
 # ---------------------------------------------------------------- B20
 
 _PAGES = 4096  # 16 MiB of file
-_MEMORY = 10 << 20  # for the server's work, the clients, and the file's pages
+_MEMORY = 8 << 20  # for the server's work and the file's pages
+_WARM = 30  # stores, after which the processes have the memory that they need themselves
 _APPETITE = 2 << 20
 _CLIENTS, _STORES = 3, 400
 _PATIENCE = 100.0  # seconds; a deadlock lasts for ever
@@ -149,22 +150,24 @@ def _bash(scratch: Path, seed: int, clients: int, stores: int, number: int) -> t
     folder.mkdir()
     options = Options(record=False, appetite=_APPETITE)
     with (
-        cgroup.limited(f"patchlab-{os.getpid()}-{number}", _MEMORY, folder) as group,
+        cgroup.group(f"patchlab-{os.getpid()}-{number}", folder) as group,
         fuse.mounted({NAME: bytes(_PAGES * PAGE)}, folder, options) as fs,
     ):
         path = fs.path / NAME
         with opened(path, os.O_RDWR) as fd:
             times.probe(fd)
-        group.add(fs.pid)
+        group.add(fs.pid)  # what it has already is not charged to the group
         begun = time.monotonic()
-        wrong = _clients(group, fs, path, seed, clients, stores)
-        seconds, events = time.monotonic() - begun, group.events()
-        need(not events["oom_kill"], f"the OOM killer came: {events}")
+        try:
+            wrong = _clients(group, fs, path, seed, clients, stores)
+        finally:
+            seconds, events = time.monotonic() - begun, group.events()
+            need(not events["oom_kill"], f"the OOM killer came: {events}")
         need(events["max"] > 0, f"there was no pressure: {events}")
         wrong = wrong or _kept(path, seed, clients, stores)
     return wrong, (
         f"{clients} processes, {stores} stores each to {_PAGES} pages, {_MEMORY >> 20} MiB for "
-        f"them and the server: {seconds:.0f} s, {events['max']} times at the limit"
+        f"these and the server's work: {seconds:.0f} s, {events['max']} times at the limit"
     )
 
 
@@ -174,16 +177,26 @@ def _clients(group: Group, fs: fuse.Mount, path: Path, seed: int, clients: int, 
         everyone = [stack.enter_context(other(bash=_client)) for _ in range(clients)]
         for one in everyone:
             group.add(one.pid)
+        wrong = _together(fs, everyone, path, seed, min(_WARM, stores))
+        Path("/proc/sys/vm/drop_caches").write_text("1")
+        group.leave(_MEMORY)
         squeezer.start("squeeze")
-        for number, one in enumerate(everyone):
-            one.start("bash", str(path), seed, number, stores)
-        end = time.monotonic() + _PATIENCE
-        for one in everyone:
-            if not one.settled(max(0.0, end - time.monotonic())):
-                where = "\n".join([*(each.where() for each in everyone), _tasks(fs.pid)])
-                fs.abort()
-                raise CheckError(f"seed {seed}: no end after {_PATIENCE:.0f} s\n{where}")
-        return "; ".join(filter(None, (str(one.result()) for one in everyone)))
+        return wrong or _together(fs, everyone, path, seed, stores)
+
+
+def _together(
+    fs: fuse.Mount, everyone: Sequence[Puppet], path: Path, seed: int, stores: int
+) -> str:
+    """All of them at once. CheckError when one has no end."""
+    for number, one in enumerate(everyone):
+        one.start("bash", str(path), seed, number, stores)
+    end = time.monotonic() + _PATIENCE
+    for one in everyone:
+        if not one.settled(max(0.0, end - time.monotonic())):
+            where = "\n".join([*(each.where() for each in everyone), _tasks(fs.pid)])
+            fs.abort()
+            raise CheckError(f"seed {seed}: no end after {_PATIENCE:.0f} s\n{where}")
+    return "; ".join(filter(None, (str(one.result()) for one in everyone)))
 
 
 def _tasks(pid: int) -> str:
