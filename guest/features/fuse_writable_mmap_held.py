@@ -179,19 +179,19 @@ def truncate_meanwhile(context: Context) -> str:
 
 
 def others_go_on(context: Context) -> str:
-    with _beside(context) as quick, held_page(context, 2) as (_, _, map_):
-        return f"while a WRITE was unanswered: {_unrelated(quick, map_)}"
+    with _beside(context) as quick, _held_for_all(context) as (_, map_, page):
+        return f"while a WRITE was unanswered: {_unrelated(quick, map_.address + page * PAGE)}"
 
 
 def others_go_on_behind_a_store(context: Context) -> str:
     with (
         _beside(context) as quick,
-        held_page(context, 2) as (fs, _, map_),
+        _held_for_all(context) as (fs, map_, page),
         other(store=_store(map_)) as same,
     ):
-        same.start("store", 0, 2)
+        same.start("store", page, 2)
         need(waits(same), "a second store to a page went ahead while its WRITE was unanswered")
-        seen = _unrelated(quick, map_)
+        seen = _unrelated(quick, map_.address + page * PAGE)
         need(waits(same, 0), "the waiting store went ahead")
         fs.release(Op.WRITE)
         soon(same, "the second store, when the WRITE was answered,")
@@ -208,9 +208,26 @@ def _beside(context: Context) -> Iterator[Path]:
         yield quick.path / NAME
 
 
-def _unrelated(elsewhere: Path, map_: Map) -> str:
+@contextlib.contextmanager
+def _held_for_all(context: Context) -> Iterator[tuple[fuse.Mount, Map, int]]:
+    """A map, and which page of it is held: one whose memory block may be taken out.
+
+    The first block never may, so a page in another one is looked for.
+    """
+    pages = 1024
+    with mapped_file(context, bytes(pages * PAGE)) as (fs, fd, map_):
+        bytes(map_.view[::PAGE])
+        blocks = (_memory_block(map_.address + page * PAGE).name for page in range(pages))
+        page = next((page for page, name in enumerate(blocks) if name != "memory0"), 0)
+        map_.view[page * PAGE] = 1
+        hold(fs, fd)
+        yield fs, map_, page
+        fs.release(Op.WRITE)
+
+
+def _unrelated(elsewhere: Path, address: int) -> str:
     """What does not use the file, each with a limit; says what came of it."""
-    block = _memory_block(map_.address)
+    block = _memory_block(address)
     told = []
     works: tuple[tuple[str, Callable[[], object]], ...] = (
         ("compaction", lambda: (_VM / "compact_memory").write_text("1")),

@@ -8,6 +8,7 @@ Both of the lab's own make. Each is a function of a seed, is done again from one
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -110,11 +111,11 @@ def _shrunk(
 # ---------------------------------------------------------------- B20
 
 _PAGES = 4096  # 16 MiB of file
-_MEMORY = 8 << 20  # for the server's work and the file's pages
+_MEMORY = 5 << 20  # for the server's work and the file's pages
 _WARM = 30  # stores, after which the processes have the memory that they need themselves
-_APPETITE = 2 << 20
-_CLIENTS, _STORES = 3, 400
-_PATIENCE = 100.0  # seconds; a deadlock lasts for ever
+_APPETITE = 256 << 10
+_CLIENTS, _STORES = 3, 250
+_PATIENCE = 150.0  # seconds; a deadlock lasts for ever
 _WORDS = PAGE // 8
 
 
@@ -149,6 +150,7 @@ def _bash(scratch: Path, seed: int, clients: int, stores: int, number: int) -> t
     folder = scratch / f"bash{number}"
     folder.mkdir()
     options = Options(record=False, appetite=_APPETITE)
+    gc.freeze()  # or each process gets a heap of its own as soon as it looks for garbage
     with (
         cgroup.group(f"patchlab-{os.getpid()}-{number}", folder) as group,
         fuse.mounted({NAME: bytes(_PAGES * PAGE)}, folder, options) as fs,
