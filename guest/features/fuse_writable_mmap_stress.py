@@ -114,8 +114,8 @@ _PAGES = 4096  # 16 MiB of file
 _MEMORY = 8 << 20  # for the server's work and the file's pages
 _WARM = 30  # stores, after which the processes have the memory that they need themselves
 _APPETITE = 256 << 10
-_CLIENTS, _STORES = 3, 250
-_PATIENCE = 150.0  # seconds; a deadlock lasts for ever
+_CLIENTS, _STORES = 3, 200
+_STILL = 20.0  # seconds without a tick of the CPU for any of them: a deadlock, on any host
 _WORDS = PAGE // 8
 
 
@@ -192,13 +192,23 @@ def _together(
     """All of them at once. CheckError when one has no end."""
     for number, one in enumerate(everyone):
         one.start("bash", str(path), seed, number, stores)
-    end = time.monotonic() + _PATIENCE
-    for one in everyone:
-        if not one.settled(max(0.0, end - time.monotonic())):
-            where = "\n".join([*(each.where() for each in everyone), _tasks(fs.pid)])
+    pids = [fs.pid, *(one.pid for one in everyone)]
+    last, since = _ticks(pids), time.monotonic()
+    while waiting := [one for one in everyone if not one.settled(0)]:
+        waiting[0].settled(1.0)
+        if (now := _ticks(pids)) != last:
+            last, since = now, time.monotonic()
+        elif time.monotonic() - since > _STILL:
+            where = "\n".join([*(each.where() for each in waiting), _tasks(fs.pid)])
             fs.abort()
-            raise CheckError(f"seed {seed}: no end after {_PATIENCE:.0f} s\n{where}")
+            raise CheckError(f"seed {seed}: nobody has done anything for {_STILL:.0f} s\n{where}")
     return "; ".join(filter(None, (str(one.result()) for one in everyone)))
+
+
+def _ticks(pids: Sequence[int]) -> int:
+    """CPU time that these processes have used."""
+    told = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids]
+    return sum(int(fields[11]) + int(fields[12]) for fields in told)
 
 
 def _tasks(pid: int) -> str:
@@ -272,7 +282,7 @@ CHECKS = (
         "three processes store to a file larger than their and the server's memory: an end, no "
         "OOM kill, every store kept",
         bashed,
-        patience=6,
+        patience=10,
         red="fuse-writable-mmap@v2 + planted-fuse-writable-mmap@v3 fuse.plant=reclaim-waits; "
         "planted-fuse-writable-mmap@v1 fuse.plant=drop-dirty",
     ),
