@@ -277,7 +277,7 @@ def _frame(address: int) -> int:
         (entry,) = struct.unpack("=Q", pagemap.read(8))
     frame = entry & _PAGEMAP_FRAME
     need(bool(frame), f"/proc/self/pagemap knows no frame: {entry:#x}")
-    return frame * PAGE
+    return int(frame) * PAGE
 
 
 def _offline(block: Path) -> None:
