@@ -61,6 +61,7 @@ def held_page(context: Context, pages: int) -> Iterator[tuple[fuse.Mount, int, M
     Answered at the end, so that nobody waits for it any more.
     """
     with mapped_file(context, bytes(pages * PAGE)) as (fs, fd, map_):
+        fs.withhold(Op.WRITE)  # before the store: the flusher may be quicker than we are
         map_.view[0] = 1
         hold(fs, fd)
         yield fs, fd, map_
