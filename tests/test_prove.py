@@ -27,8 +27,8 @@ FAULT = re.compile(r'^\+\t\[\w+\]\t+= "([\w-]+)",$', re.MULTILINE)
 NO_FAULT = "none"  # the switch's own word
 
 
-def check(red: str, name: str = "B3") -> CheckInfo:
-    return CheckInfo(name, "fuse_writable_mmap", "msync waits", "fsync(2)", red)
+def check(red: str, name: str = "B3", feature: str = "fuse_writable_mmap") -> CheckInfo:
+    return CheckInfo(name, feature, "msync waits", "fsync(2)", red)
 
 
 def shown(**changes: object) -> Shown:
@@ -70,6 +70,17 @@ def test_red_names_an_image_and_kernel_options(
 ) -> None:
     (case,) = seen_red.red_cases(check(red))
     assert (case.variant, case.options, case.expected) == (variant, options, expected)
+
+
+@pytest.mark.parametrize(
+    ("feature", "expected"),
+    [("fuse_writable_mmap", Outcome.FAILED), ("fuse_direct_mmap", Outcome.UNSUPPORTED)],
+)
+def test_on_the_base_a_check_fails_where_the_base_has_the_feature(
+    feature: str, expected: Outcome
+) -> None:
+    (case,) = seen_red.red_cases(check("base", feature=feature))
+    assert (case.variant, case.expected) == ("base", expected)
 
 
 @pytest.mark.parametrize("red", ["fuse.plant=x", "a@v1 x=1 quiet", "a@v1 x=1;", " ", "; a@v1"])

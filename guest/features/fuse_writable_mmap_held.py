@@ -383,5 +383,6 @@ CHECKS = (
         others_go_on_behind_a_store,
         patience=2,
         red="base",
+        green="fuse-writable-mmap@v3",
     ),
 )
