@@ -20,8 +20,8 @@ from benchmarks.bench import (
 )
 from benchmarks.record import Bar, Found, Row
 from patchlab import config
-from patchlab.model import BootKind, StoredRun
 from patchlab.paths import Cache
+from patchlab.record import BootKind, StoredRun
 from patchlab.store.results import Results
 
 LIKE = "fuse-direct-mmap"

@@ -16,7 +16,8 @@ from patchlab import proc
 from patchlab.errors import LabError, LostInstrument
 from patchlab.guests import machine
 from patchlab.guests.guest import GuestCrashed, GuestTimedOut
-from patchlab.model import BootKind, Clock, Image, Root
+from patchlab.model import Image, Root
+from patchlab.record import BootKind, Clock
 
 _LIMIT = 300.0
 _ENDED_WELL = re.compile(rb"virtme-ng-init: script exited with code 0\b")

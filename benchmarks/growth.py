@@ -17,7 +17,7 @@ from benchmarks.record import Found, Row
 from patchlab import config
 from patchlab.building import build
 from patchlab.errors import LabError, MissingTool
-from patchlab.model import BootKind, BootRecord, Outcome, StoredRun
+from patchlab.record import BootKind, BootRecord, Outcome, StoredRun
 from patchlab.report import html, json_, text
 from patchlab.store.results import Results
 from patchlab.store.rows import Plan

@@ -13,8 +13,9 @@ from benchmarks.bench import BASE, Bench
 from benchmarks.record import Found, Row
 from patchlab.errors import LostInstrument, MissingTool
 from patchlab.guests import machine
-from patchlab.model import BootKind, BootRecord, Clock, Image, MetricInfo, Outcome, Root
+from patchlab.model import Image, Root
 from patchlab.progress import Silent
+from patchlab.record import BootKind, BootRecord, Clock, MetricInfo, Outcome
 from patchlab.runs import features, measure
 
 AT_ONCE = 2

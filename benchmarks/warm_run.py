@@ -14,7 +14,7 @@ from benchmarks.record import Found, Row
 from benchmarks.watch import QEMU, Watched, watched
 from patchlab import config, proc
 from patchlab.errors import LostInstrument
-from patchlab.model import StoredRun
+from patchlab.record import StoredRun
 from patchlab.store.results import Results
 
 _LIMIT = 3600.0

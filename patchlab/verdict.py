@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from patchlab.model import CheckInfo, CheckResult, Clock, MetricInfo
+from patchlab.record import CheckInfo, CheckResult, Clock, MetricInfo
 
 
 class Verdict(StrEnum):

@@ -7,7 +7,7 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from patchlab.model import Outcome
+from patchlab.record import Outcome
 from patchlab.store.results import Results
 from tests.proving import evidence, killing, kills
 from tests.report import sample_run

@@ -13,9 +13,9 @@ import pytest
 from patchlab import config, proc
 from patchlab.errors import UsageError
 from patchlab.guests.machine import GUEST_CODE
-from patchlab.model import BootKind, CheckInfo, Outcome
 from patchlab.paths import Cache
 from patchlab.progress import Silent
+from patchlab.record import BootKind, CheckInfo, Outcome
 from patchlab.runs import features
 from tests import prove
 from tests.proving import desk, evidence, seen_red

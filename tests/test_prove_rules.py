@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from patchlab.model import Clock
+from patchlab.record import Clock
 from patchlab.verdict import Verdict
 from patchlab.verdicts import looks, stats
 from tests.proving import rules

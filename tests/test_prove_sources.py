@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from patchlab.model import Outcome
+from patchlab.record import Outcome
 from tests.proving import sources
 from tests.sources import small_kernel
 

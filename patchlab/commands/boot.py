@@ -7,7 +7,7 @@ import argparse
 
 from patchlab.commands.adhoc import adhoc
 from patchlab.commands.desk import Desk
-from patchlab.model import Outcome
+from patchlab.record import Outcome
 from patchlab.runs import measure
 from patchlab.runs.run import Wanted, execute
 

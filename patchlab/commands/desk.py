@@ -18,7 +18,7 @@ from patchlab.paths import Cache
 from patchlab.progress import Progress
 
 if TYPE_CHECKING:  # a verb that needs them imports them: they take longer than an unchanged build
-    from patchlab.model import StoredRun
+    from patchlab.record import StoredRun
     from patchlab.runs.run import Place
     from patchlab.store.results import Results
     from patchlab.verdict import Comparison

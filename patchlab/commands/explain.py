@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from patchlab.commands.desk import Desk
 from patchlab.explain.explain import explain
-from patchlab.model import Lab, StoredRun
+from patchlab.model import Lab
+from patchlab.record import StoredRun
 from patchlab.report import explained
 from patchlab.verdict import Comparison
 

@@ -11,7 +11,8 @@ from rich.console import Group
 from rich.table import Table
 
 from patchlab.commands.desk import Desk
-from patchlab.model import CheckInfo, Lab, Series
+from patchlab.model import Lab, Series
+from patchlab.record import CheckInfo
 from patchlab.review import Demand
 from patchlab.runs import features
 from patchlab.sources import source

@@ -17,7 +17,8 @@ from patchlab.commands.desk import Desk
 from patchlab.commands.run import named_plan
 from patchlab.errors import MissingTool
 from patchlab.guests import kvm, machine
-from patchlab.model import Clock, Lab, RunPlan, StoredRun
+from patchlab.model import Lab, RunPlan
+from patchlab.record import Clock, StoredRun
 from patchlab.report import words
 from patchlab.runs import features, schedule
 from patchlab.runs.plan import Forecast, MetricForecast, forecast

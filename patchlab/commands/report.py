@@ -10,7 +10,7 @@ from pathlib import Path
 from patchlab import config, scratch
 from patchlab.commands.desk import Desk
 from patchlab.errors import LostInstrument
-from patchlab.model import Outcome, StoredRun
+from patchlab.record import Outcome, StoredRun
 from patchlab.report import html
 from patchlab.runs.run import page
 from patchlab.store.results import Results

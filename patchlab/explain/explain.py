@@ -20,9 +20,10 @@ from patchlab.explain.differences import Differences
 from patchlab.explain.functions import Change
 from patchlab.explain.symbols import Symbols
 from patchlab.guests import kvm, machine, root
-from patchlab.model import BootKind, Clock, Image, Lab, StoredRun
+from patchlab.model import Image, Lab
 from patchlab.paths import Cache
 from patchlab.progress import Progress
+from patchlab.record import BootKind, Clock, StoredRun
 from patchlab.store import content
 from patchlab.verdict import Comparison, MetricComparison
 from patchlab.verdicts import levels

@@ -15,18 +15,8 @@ from patchlab.explain import counts
 from patchlab.explain.counts import Region, Trace, Window
 from patchlab.guests import kvm, machine
 from patchlab.guests.guest import AgentRefused, GuestCrashed, GuestTimedOut
-from patchlab.model import (
-    BootKind,
-    Clock,
-    Image,
-    Lab,
-    Limits,
-    MetricInfo,
-    Root,
-    Sampling,
-    cpu_of,
-    options_of,
-)
+from patchlab.model import Image, Lab, Limits, Root, Sampling, cpu_of, options_of
+from patchlab.record import BootKind, Clock, MetricInfo
 from patchlab.runs import measure
 
 _SOURCE = Path(__file__).with_name("counter.c")

@@ -22,7 +22,7 @@ import msgspec
 from patchlab.config import toml
 from patchlab.errors import LostInstrument
 from patchlab.guests import fingerprint
-from patchlab.model import Finding, Outcome
+from patchlab.record import Finding, Outcome
 
 FATAL = frozenset({"oops", "panic"})
 EXCERPT = 40  # lines

@@ -22,7 +22,7 @@ import paramiko
 from patchlab.errors import LostInstrument
 from patchlab.guests.console import Watch
 from patchlab.guests.keys import KeyPair
-from patchlab.model import CheckResult, Outcome, Sample
+from patchlab.record import CheckResult, Outcome, Sample
 
 T = TypeVar("T")
 REPLY_LIMIT = 4 << 20  # bytes

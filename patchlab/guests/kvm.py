@@ -17,9 +17,10 @@ from patchlab import host, proc, scratch
 from patchlab.errors import LostInstrument
 from patchlab.guests import machine
 from patchlab.guests.guest import GuestCrashed, GuestTimedOut
-from patchlab.model import BootKind, Clock, Image, Lab, Limits, Root
+from patchlab.model import Image, Lab, Limits, Root
 from patchlab.paths import Cache
 from patchlab.progress import Progress
+from patchlab.record import BootKind, Clock
 from patchlab.store import content
 
 DEVICE = Path("/dev/kvm")

@@ -12,9 +12,10 @@ from patchlab.building import build
 from patchlab.errors import LostInstrument
 from patchlab.guests import machine, root
 from patchlab.guests.guest import AgentRefused, GuestCrashed, GuestTimedOut
-from patchlab.model import BootKind, Clock, Lab, Variant
+from patchlab.model import Lab, Variant
 from patchlab.paths import Cache
 from patchlab.progress import Progress
+from patchlab.record import BootKind, Clock
 from patchlab.runs.measure import patient, settings
 
 

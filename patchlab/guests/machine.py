@@ -29,7 +29,8 @@ from patchlab.errors import LostInstrument
 from patchlab.guests import hang, keys
 from patchlab.guests.guest import Console, Guest, GuestCrashed, GuestTimedOut, connect
 from patchlab.guests.vigil import Vigil
-from patchlab.model import BootKind, Clock, Image, Limits, Machine, Root
+from patchlab.model import Image, Limits, Machine, Root
+from patchlab.record import BootKind, Clock
 from patchlab.store import content
 
 DEBUG = "debug"  # the fragment that makes a kernel argue back: kernels/config/debug.config

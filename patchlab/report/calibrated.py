@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from patchlab.calibration import AGENT, KERNEL, Calibration, MetricCalibration, Share, Slowed
-from patchlab.model import StoredRun
+from patchlab.record import StoredRun
 from patchlab.report import words
 
 _STEADY = 0.001  # sd of a boot's statistic that a metric is asked to keep under icount

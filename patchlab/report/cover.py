@@ -6,7 +6,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Sequence
 
-from patchlab.model import Clock, Outcome, StoredRun
+from patchlab.record import Clock, Outcome, StoredRun
 from patchlab.report import words
 from patchlab.reviews import ledger
 from patchlab.reviews.ledger import Column, Ledger, Standing

@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from patchlab import proc
-from patchlab.model import BootRecord, CheckInfo, CheckResult, Outcome, StoredRun
+from patchlab.record import BootRecord, CheckInfo, CheckResult, Outcome, StoredRun
 from patchlab.report import calibrated, charts, words
 from patchlab.reviews import claims, ledger
 from patchlab.verdict import Comparison

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from patchlab.model import BootRecord, StoredRun
+from patchlab.record import BootRecord, StoredRun
 from patchlab.report import words
 from patchlab.reviews import claims, ledger
 from patchlab.verdict import CheckComparison, Comparison

@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from patchlab.model import CheckResult, Outcome, StoredRun
+from patchlab.record import CheckResult, Outcome, StoredRun
 from patchlab.report import calibrated, plain, words
 from patchlab.reviews import claims, ledger
 from patchlab.reviews.claims import Claims

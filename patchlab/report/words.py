@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from patchlab.model import BootKind, BootRecord, Clock, Outcome, StoredRun
+from patchlab.record import BootKind, BootRecord, Clock, Outcome, StoredRun
 from patchlab.reviews import ledger
 from patchlab.runs import resume
 from patchlab.verdict import CheckComparison, Comparison, MetricComparison, Verdict

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from patchlab.model import Clock, StoredRun
+from patchlab.record import Clock, StoredRun
 from patchlab.review import Asked, Claim
 from patchlab.reviews import ledger
 from patchlab.reviews.ledger import Column

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from patchlab.model import CheckInfo, Outcome, Series, StoredRun
+from patchlab.model import Series
+from patchlab.record import CheckInfo, Outcome, StoredRun
 from patchlab.review import Asked, Demand, RuleResult, Ruling
 from patchlab.reviews import rules
 from patchlab.verdicts import compare, levels

@@ -12,7 +12,7 @@ import msgspec
 from patchlab import proc
 from patchlab.errors import LabError
 from patchlab.guests.machine import GUEST_CODE
-from patchlab.model import CheckInfo, MetricInfo
+from patchlab.record import CheckInfo, MetricInfo
 
 
 @dataclass(frozen=True, slots=True)

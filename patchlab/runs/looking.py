@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from patchlab.model import BootRecord
 from patchlab.progress import Progress
+from patchlab.record import BootRecord
 from patchlab.runs import measure
 from patchlab.store.results import Results
 from patchlab.verdicts import compare, looks

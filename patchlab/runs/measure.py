@@ -14,21 +14,19 @@ from patchlab import full
 from patchlab.errors import LostInstrument
 from patchlab.guests import console, machine
 from patchlab.guests.guest import AgentRefused, GuestCrashed, GuestTimedOut
-from patchlab.model import (
+from patchlab.model import Image, Lab, Root
+from patchlab.progress import Step
+from patchlab.record import (
     BootKind,
     BootRecord,
     CheckInfo,
     CheckResult,
     Finding,
-    Image,
-    Lab,
     MetricInfo,
     MetricOutcome,
     Outcome,
-    Root,
     Sample,
 )
-from patchlab.progress import Step
 
 # KASAN and lockdep under TCG, by the time to the agent's first reply.
 _SLOWER = 6

@@ -15,16 +15,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from patchlab.model import (
-    BootKind,
-    BootRecord,
-    Clock,
-    MetricInfo,
-    RunPlan,
-    Sampling,
-    StoredRun,
-    bench_arms,
-)
+from patchlab.model import RunPlan, Sampling, bench_arms
+from patchlab.record import BootKind, BootRecord, Clock, MetricInfo, StoredRun
 from patchlab.verdicts import levels, looks, stats
 
 _BOOT, _CHECK_BOOT = 50.0, 60.0  # seconds, while no boot of these features is stored

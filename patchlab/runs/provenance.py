@@ -10,7 +10,8 @@ import patchlab
 from patchlab import host, proc
 from patchlab.errors import LabError
 from patchlab.guests import kvm
-from patchlab.model import Clock, Lab, Provenance, Root
+from patchlab.model import Lab, Root
+from patchlab.record import Clock, Provenance
 
 
 def gather(

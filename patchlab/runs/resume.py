@@ -12,18 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from patchlab.model import (
-    BootKind,
-    BootRecord,
-    Clock,
-    Image,
-    Outcome,
-    Provenance,
-    RunPlan,
-    Sampling,
-    StoredRun,
-    bench_arms,
-)
+from patchlab.model import Image, RunPlan, Sampling, bench_arms
+from patchlab.record import BootKind, BootRecord, Clock, Outcome, Provenance, StoredRun
 from patchlab.runs import schedule
 
 if TYPE_CHECKING:  # reports need no machine

@@ -14,25 +14,10 @@ from pathlib import Path
 from patchlab import proc
 from patchlab.building import build
 from patchlab.guests import console, kvm, machine, root
-from patchlab.model import (
-    BootKind,
-    BootRecord,
-    CheckInfo,
-    Clock,
-    Image,
-    Lab,
-    Outcome,
-    Provenance,
-    Root,
-    RunPlan,
-    StoredRun,
-    Variant,
-    bench_arms,
-    cpu_of,
-    under,
-)
+from patchlab.model import Image, Lab, Root, RunPlan, Variant, bench_arms, cpu_of, under
 from patchlab.paths import Cache
 from patchlab.progress import Progress
+from patchlab.record import BootKind, BootRecord, CheckInfo, Clock, Outcome, Provenance, StoredRun
 from patchlab.review import Asked
 from patchlab.reviews import inspection, ledger
 from patchlab.runs import features, looking, measure, provenance, resume, schedule, sitting

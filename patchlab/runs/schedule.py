@@ -7,7 +7,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from patchlab.model import Clock, Sampling
+from patchlab.model import Sampling
+from patchlab.record import Clock
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,14 +37,8 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from patchlab import full
 from patchlab.calibration import Calibration
 from patchlab.errors import StoreError
-from patchlab.model import (
-    BootKind,
-    BootRecord,
-    Clock,
-    Image,
-    StoredRun,
-    bench_arms,
-)
+from patchlab.model import Image, bench_arms
+from patchlab.record import BootKind, BootRecord, Clock, StoredRun
 from patchlab.review import RuleResult
 from patchlab.store import rows, schema
 

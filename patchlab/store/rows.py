@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 import msgspec
 from sqlalchemy import Row, Table
 
-from patchlab.model import (
+from patchlab.model import Sampling
+from patchlab.record import (
     BootKind,
     BootRecord,
     CheckInfo,
@@ -25,7 +26,6 @@ from patchlab.model import (
     Outcome,
     Provenance,
     Sample,
-    Sampling,
     StoredRun,
 )
 from patchlab.review import Asked, RuleResult, Ruling

@@ -32,7 +32,8 @@ from patchlab.calibration import (
     Share,
     Slowed,
 )
-from patchlab.model import CMDLINE, Clock, MetricInfo, StoredRun, options_of
+from patchlab.model import CMDLINE, options_of
+from patchlab.record import Clock, MetricInfo, StoredRun
 from patchlab.verdict import Verdict
 from patchlab.verdicts import levels, stats
 

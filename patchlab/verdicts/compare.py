@@ -8,7 +8,8 @@ import statistics
 from collections.abc import Iterable, Sequence
 
 from patchlab.errors import UsageError
-from patchlab.model import (
+from patchlab.model import options_of
+from patchlab.record import (
     BootKind,
     BootRecord,
     CheckInfo,
@@ -17,7 +18,6 @@ from patchlab.model import (
     MetricInfo,
     Outcome,
     StoredRun,
-    options_of,
 )
 from patchlab.runs import resume
 from patchlab.verdict import CheckComparison, Comparison, MetricComparison, Verdict

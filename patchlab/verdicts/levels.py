@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from patchlab.model import BootKind, BootRecord, Clock, MetricInfo, Outcome, StoredRun
+from patchlab.record import BootKind, BootRecord, Clock, MetricInfo, Outcome, StoredRun
 from patchlab.verdicts import stats
 
 # With -icount shift=1 QEMU moves the guest's clock by 2^1 ns an instruction.

@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from patchlab.model import BootKind, Sampling, StoredRun
+from patchlab.model import Sampling
+from patchlab.record import BootKind, StoredRun
 from patchlab.runs import resume
 from patchlab.verdict import Comparison, Verdict
 from patchlab.verdicts import stats

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from patchlab.model import MetricInfo, StoredRun
+from patchlab.record import MetricInfo, StoredRun
 from patchlab.verdicts import levels
 from patchlab.verdicts.levels import ArmLevel
 

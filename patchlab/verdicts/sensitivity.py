@@ -12,7 +12,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from patchlab.model import StoredRun, cpu_of, under
+from patchlab.model import cpu_of, under
+from patchlab.record import StoredRun
 from patchlab.verdict import MetricComparison, Verdict
 from patchlab.verdicts import levels
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from patchlab.model import Clock, Polarity
+from patchlab.record import Clock, Polarity
 from patchlab.verdict import Verdict
 
 

@@ -15,9 +15,9 @@ from patchlab.explain.counts import Profile, Tally
 from patchlab.explain.explain import Explanation, drift, explain, wanted
 from patchlab.explain.functions import Change
 from patchlab.guests import kvm
-from patchlab.model import Clock
 from patchlab.paths import Cache
 from patchlab.progress import Silent
+from patchlab.record import Clock
 from patchlab.report import explained, plain
 from patchlab.verdict import MetricComparison
 from patchlab.verdicts import compare

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from guest.features import FEATURES
-from patchlab.model import CheckInfo, Clock, MetricInfo, Polarity
+from patchlab.record import CheckInfo, Clock, MetricInfo, Polarity
 
 _DIRECT = {f"A{n}" for n in range(1, 29) if n != 23}
 AGENT = Path(__file__).resolve().parents[2] / "guest" / "agent.py"

@@ -37,6 +37,7 @@ SIZES = {
     "fuse_forget_one": 16,
     "fuse_batch_forget_in": 8,
     "fuse_dirent": 24,
+    "fuse_notify_inval_inode_out": 24,
     "fuse_notify_store_out": 24,
     "fuse_notify_retrieve_out": 32,
     "fuse_notify_retrieve_in": 40,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from patchlab.errors import LostInstrument, UsageError
 from patchlab.guests import console
-from patchlab.model import Finding, Outcome
+from patchlab.record import Finding, Outcome
 
 LOGS = Path(__file__).parents[1] / "data" / "console"
 TODAY = date(2026, 11, 21)

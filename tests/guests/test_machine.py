@@ -11,7 +11,8 @@ import pytest
 from patchlab import config
 from patchlab.guests import hang, machine
 from patchlab.guests.guest import AGENT
-from patchlab.model import BootKind, Clock, Image, Lab
+from patchlab.model import Image, Lab
+from patchlab.record import BootKind, Clock
 
 LAB = Path(__file__).parents[2] / "lab.toml"
 IMAGE = Image("k", "base", Path("/images/k"), "6.12.0", "", "", (), (), {}, "", "", 0, 0)

@@ -17,7 +17,7 @@ from patchlab import calibration, proc
 from patchlab.calibration import KERNEL, Calibration, MetricCalibration, Slowed
 from patchlab.explain import explain
 from patchlab.guests import kvm, root
-from patchlab.model import Clock, StoredRun
+from patchlab.record import Clock, StoredRun
 from patchlab.report import calibrated as words
 from patchlab.report import plain
 from patchlab.store import content

@@ -6,7 +6,7 @@ from __future__ import annotations
 from patchlab import config
 from patchlab.building import build
 from patchlab.guests import machine
-from patchlab.model import BootRecord
+from patchlab.record import BootRecord
 from patchlab.runs import features
 from patchlab.store import content
 from tests.proving import evidence

@@ -13,9 +13,10 @@ import msgspec
 from patchlab import proc
 from patchlab.errors import LabError
 from patchlab.guests import console, kvm, machine, root
-from patchlab.model import BootKind, BootRecord, CheckInfo, Clock, Image, Lab, Machine
+from patchlab.model import Image, Lab, Machine
 from patchlab.paths import Cache
 from patchlab.progress import Progress
+from patchlab.record import BootKind, BootRecord, CheckInfo, Clock
 from patchlab.runs import measure
 from patchlab.store import content
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from patchlab.errors import UsageError
-from patchlab.model import CheckInfo, Outcome
+from patchlab.record import CheckInfo, Outcome
 
 _LINE = 600  # characters of what a check saw; the JSON has all of it
 

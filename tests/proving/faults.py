@@ -19,8 +19,8 @@ import msgspec
 from patchlab import config, scratch
 from patchlab.building import build
 from patchlab.guests import root
-from patchlab.model import Outcome
 from patchlab.paths import Cache
+from patchlab.record import Outcome
 from patchlab.runs import measure
 from patchlab.store import content
 from tests.proving import evidence

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import msgspec
 
-from patchlab.model import BootKind, Image
+from patchlab.model import Image
+from patchlab.record import BootKind
 from patchlab.sources import pristine
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -11,7 +11,8 @@ from patchlab import config
 from patchlab.building import build
 from patchlab.errors import UsageError
 from patchlab.guests import machine
-from patchlab.model import BootRecord, CheckInfo, Image, Lab, Outcome, Variant
+from patchlab.model import Image, Lab, Variant
+from patchlab.record import BootRecord, CheckInfo, Outcome
 from patchlab.runs import features
 from patchlab.store import content
 from tests.proving import evidence

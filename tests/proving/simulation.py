@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats as scipy_stats  # type: ignore[import-untyped]
 
-from patchlab.model import Clock
+from patchlab.record import Clock
 from patchlab.verdict import Verdict
 from patchlab.verdicts import stats
 

@@ -13,7 +13,8 @@ import msgspec
 
 from patchlab import proc
 from patchlab.building import build
-from patchlab.model import DebianSource, GitSource, Outcome, Variant
+from patchlab.model import DebianSource, GitSource, Variant
+from patchlab.record import Outcome
 from patchlab.sources import source
 from patchlab.store import content
 from tests.proving import desk, evidence

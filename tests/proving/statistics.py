@@ -10,7 +10,7 @@ from types import ModuleType
 
 import msgspec
 
-from patchlab.model import Clock
+from patchlab.record import Clock
 from patchlab.store import content
 from patchlab.verdicts import looks, stats
 from tests.proving import evidence, rules, simulation

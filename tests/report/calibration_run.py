@@ -8,7 +8,7 @@ import random
 
 from patchlab import calibration
 from patchlab.calibration import AGENT, KERNEL
-from patchlab.model import BootKind, BootRecord, Clock, MetricOutcome, Outcome, Sample, StoredRun
+from patchlab.record import BootKind, BootRecord, Clock, MetricOutcome, Outcome, Sample, StoredRun
 from tests.report import sample_run
 from tests.report.sample_run import FUSE
 

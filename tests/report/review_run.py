@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from patchlab.model import (
+from patchlab.model import Sampling
+from patchlab.record import (
     BootKind,
     BootRecord,
     CheckInfo,
@@ -16,7 +17,6 @@ from patchlab.model import (
     Outcome,
     Polarity,
     Sample,
-    Sampling,
     StoredRun,
 )
 from patchlab.review import Asked, Claim, Demand, RuleResult, Ruling

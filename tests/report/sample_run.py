@@ -7,23 +7,20 @@ import dataclasses
 import random
 from pathlib import Path
 
-from patchlab.model import (
-    AppliedPatch,
+from patchlab.model import AppliedPatch, Fit, Image, Sampling
+from patchlab.record import (
     BootKind,
     BootRecord,
     CheckInfo,
     CheckResult,
     Clock,
     Finding,
-    Fit,
-    Image,
     MetricInfo,
     MetricOutcome,
     Outcome,
     Polarity,
     Provenance,
     Sample,
-    Sampling,
     StoredRun,
 )
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from patchlab.model import StoredRun
+from patchlab.record import StoredRun
 from patchlab.report import cover
 from patchlab.verdicts import compare
 from tests.report import review_run, sample_run

@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from patchlab.model import BootKind, Clock, StoredRun
+from patchlab.record import BootKind, Clock, StoredRun
 from patchlab.report import html
 from patchlab.verdicts import compare
 from tests.report import review_run, sample_run

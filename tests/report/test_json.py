@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from patchlab.model import Sample, StoredRun
+from patchlab.record import Sample, StoredRun
 from patchlab.report import json_
 from patchlab.verdicts import calibration, compare
 from tests.report import calibration_run, review_run, sample_run

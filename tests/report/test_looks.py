@@ -7,7 +7,7 @@ import dataclasses
 
 import pytest
 
-from patchlab.model import StoredRun
+from patchlab.record import StoredRun
 from patchlab.report import cover, html, text
 from patchlab.verdicts import compare
 from tests.report import sample_run

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from rich.console import Console
 
-from patchlab.model import StoredRun
+from patchlab.record import StoredRun
 from patchlab.report import plain, text
 from patchlab.verdicts import compare
 from tests.report import review_run, sample_run

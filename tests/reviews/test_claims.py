@@ -7,7 +7,7 @@ import dataclasses
 
 import pytest
 
-from patchlab.model import Clock, StoredRun
+from patchlab.record import Clock, StoredRun
 from patchlab.report import html, text
 from patchlab.reviews import claims
 from patchlab.reviews.claims import Seen, Standing

@@ -5,7 +5,7 @@ import dataclasses
 
 import pytest
 
-from patchlab.model import BootKind, CheckResult, Outcome, StoredRun
+from patchlab.record import BootKind, CheckResult, Outcome, StoredRun
 from patchlab.review import Ruling
 from patchlab.reviews import ledger
 from patchlab.reviews.ledger import Entry, Standing

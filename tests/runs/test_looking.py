@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from patchlab.guests import machine
-from patchlab.model import BootKind, BootRecord, Clock, Sample, StoredRun
 from patchlab.progress import Silent
+from patchlab.record import BootKind, BootRecord, Clock, Sample, StoredRun
 from patchlab.runs import looking, measure, resume, run, schedule
 from patchlab.store.results import Results
 from patchlab.verdicts import compare, looks

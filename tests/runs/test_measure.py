@@ -11,7 +11,7 @@ import pytest
 
 from patchlab import config
 from patchlab.guests import console
-from patchlab.model import Outcome
+from patchlab.record import Outcome
 from patchlab.runs import measure
 from tests.report.sample_run import BASE, sample_run
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from patchlab import config
-from patchlab.model import Clock, RunPlan, StoredRun
+from patchlab.model import RunPlan
+from patchlab.record import Clock, StoredRun
 from patchlab.runs import plan
 from patchlab.runs.plan import Forecast
 from patchlab.verdicts import stats

@@ -13,16 +13,8 @@ from hypothesis import strategies as st
 
 from patchlab import config
 from patchlab.guests import machine
-from patchlab.model import (
-    BootKind,
-    BootRecord,
-    Clock,
-    Image,
-    Outcome,
-    RunPlan,
-    Sampling,
-    StoredRun,
-)
+from patchlab.model import Image, RunPlan, Sampling
+from patchlab.record import BootKind, BootRecord, Clock, Outcome, StoredRun
 from patchlab.runs import measure, resume, schedule
 from patchlab.store.content import digest
 from patchlab.store.results import Results

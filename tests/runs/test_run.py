@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from patchlab.model import StoredRun
 from patchlab.paths import Cache
 from patchlab.progress import Silent
+from patchlab.record import StoredRun
 from patchlab.runs import run, sitting
 from patchlab.store.results import Results
 from tests.report import sample_run

@@ -6,7 +6,8 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patchlab.model import Clock, Sampling
+from patchlab.model import Sampling
+from patchlab.record import Clock
 from patchlab.runs import schedule
 
 PLAN = Sampling(blocks=5, seed=1, parallel=0, samples=3, warmup=1)

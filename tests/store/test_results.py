@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from patchlab.errors import StoreError
-from patchlab.model import BootKind, BootRecord, CheckResult, Outcome, Sample, StoredRun
+from patchlab.record import BootKind, BootRecord, CheckResult, Outcome, Sample, StoredRun
 from patchlab.store import schema
 from patchlab.store.results import Results
 from patchlab.store.rows import Plan

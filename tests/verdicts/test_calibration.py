@@ -7,7 +7,7 @@ import functools
 import pytest
 
 from patchlab.calibration import AGENT, KERNEL, Calibration, MetricCalibration, Slowed
-from patchlab.model import Outcome
+from patchlab.record import Outcome
 from patchlab.verdicts import calibration
 from tests.report import calibration_run
 from tests.report.calibration_run import REBUILT, A, B

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from patchlab.errors import UsageError
-from patchlab.model import (
+from patchlab.record import (
     BootKind,
     BootRecord,
     CheckResult,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from patchlab.model import BootKind, BootRecord, Outcome, Sample, StoredRun
+from patchlab.record import BootKind, BootRecord, Outcome, Sample, StoredRun
 from patchlab.runs import resume
 from patchlab.verdict import Verdict
 from patchlab.verdicts import compare, looks

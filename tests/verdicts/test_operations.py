@@ -5,7 +5,7 @@ import dataclasses
 
 import pytest
 
-from patchlab.model import StoredRun
+from patchlab.record import StoredRun
 from patchlab.verdicts import operations
 from patchlab.verdicts.operations import OperationTable
 from tests.report import review_run, sample_run

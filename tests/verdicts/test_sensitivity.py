@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from patchlab.model import BootKind, BootRecord, Sample, StoredRun, bench_arms, under
+from patchlab.model import bench_arms, under
+from patchlab.record import BootKind, BootRecord, Sample, StoredRun
 from patchlab.report import html, text
 from patchlab.runs import resume
 from patchlab.store.results import Results

@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats  # type: ignore[import-untyped]
 
-from patchlab.model import Clock, Polarity
+from patchlab.record import Clock, Polarity
 from patchlab.verdict import Verdict
 from patchlab.verdicts import stats
 

@@ -7,7 +7,8 @@ import tempfile
 from pathlib import Path
 
 from patchlab.guests import machine
-from patchlab.model import BootKind, BootRecord, Clock, Image, Lab, Root
+from patchlab.model import Image, Lab, Root
+from patchlab.record import BootKind, BootRecord, Clock
 from patchlab.runs import features, measure
 
 

@@ -13,7 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from patchlab.guests import machine, vigil
-from patchlab.model import BootKind, BootRecord, Clock, Image, Lab, Root
+from patchlab.model import Image, Lab, Root
+from patchlab.record import BootKind, BootRecord, Clock
 from patchlab.runs import features, measure
 from tests.vm.boots import Step
 

@@ -15,7 +15,8 @@ import pytest
 from patchlab.errors import LostInstrument
 from patchlab.guests import hang, machine
 from patchlab.guests.guest import AgentError, AgentRefused, GuestCrashed
-from patchlab.model import BootKind, BootRecord, Clock, Image, Lab, Outcome, Root
+from patchlab.model import Image, Lab, Root
+from patchlab.record import BootKind, BootRecord, Clock, Outcome
 from patchlab.runs import features
 from patchlab.verdicts.levels import NS_PER_INSTRUCTION
 from tests.vm.boots import boot, check_start, leftovers, task

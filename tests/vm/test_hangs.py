@@ -10,7 +10,8 @@ import pytest
 
 from patchlab.errors import LostInstrument
 from patchlab.guests import machine
-from patchlab.model import BootRecord, Image, Lab, Outcome, Root
+from patchlab.model import Image, Lab, Root
+from patchlab.record import BootRecord, Outcome
 from tests.vm import faulty
 from tests.vm.boots import check_start, leftovers
 

@@ -16,9 +16,10 @@ import pytest
 from patchlab.building import build, whole
 from patchlab.errors import LostInstrument
 from patchlab.guests import machine
-from patchlab.model import Image, Lab, Outcome, Root
+from patchlab.model import Image, Lab, Root
 from patchlab.paths import Cache
 from patchlab.progress import Silent
+from patchlab.record import Outcome
 from tests.vm import faulty, stages
 from tests.vm.boots import check_start, leftovers
 

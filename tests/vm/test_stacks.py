@@ -10,9 +10,10 @@ import pytest
 from patchlab import config
 from patchlab.building import build
 from patchlab.errors import PatchError
-from patchlab.model import Lab, Outcome, Root
+from patchlab.model import Lab, Root
 from patchlab.paths import Cache
 from patchlab.progress import Silent
+from patchlab.record import Outcome
 from patchlab.runs import features
 from tests.vm.boots import boot, check_start, task
 
