@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -18,6 +17,7 @@ from itertools import repeat
 
 from guest import fuse, libc
 from guest.features import fuse_writable_mmap_times as times
+from guest.features.fuse_writable_mmap_rig import ext4
 from guest.features.fuse_writable_mmap_times import TRIPS
 from guest.fuse import protocol as p
 from guest.fuse.server import Options
@@ -32,7 +32,6 @@ Place = Callable[[Context], AbstractContextManager[int]]
 Made = Callable[[Context, int], AbstractContextManager[Bench]]
 
 _CACHING = Options(record=False, flags=p.DEFAULT_FLAGS | p.WRITEBACK_CACHE)
-_IMAGE = 64 << 20  # of ext4, with its journal
 
 
 @contextlib.contextmanager
@@ -43,14 +42,7 @@ def on_fuse(context: Context, options: Options = times.SILENT) -> Iterator[int]:
 
 @contextlib.contextmanager
 def on_ext4(context: Context) -> Iterator[int]:
-    image, point = context.scratch / "image", context.scratch / "ext4"
-    with image.open("wb") as file:
-        file.truncate(_IMAGE)
-    point.mkdir()
-    now = "lazy_itable_init=0,lazy_journal_init=0"  # or a thread does it while we measure
-    subprocess.run(["mkfs.ext4", "-q", "-F", "-E", now, str(image)], check=True)
-    subprocess.run(["mount", "-o", "loop", str(image), str(point)], check=True)
-    try:
+    with ext4(context) as point:
         fd = os.open(point / "file", os.O_RDWR | os.O_CREAT)
         try:
             os.pwrite(fd, context.random.randbytes(SIZE), 0)
@@ -59,8 +51,6 @@ def on_ext4(context: Context) -> Iterator[int]:
                 yield fd
         finally:
             os.close(fd)
-    finally:
-        subprocess.run(["umount", str(point)], check=True)
 
 
 @contextlib.contextmanager

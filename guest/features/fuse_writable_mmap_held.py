@@ -16,6 +16,7 @@ from guest.features import fuse_writable_mmap_times as times
 from guest.features.fuse_writable_mmap_rig import (
     NAME,
     SOON,
+    ext4,
     file_of,
     held_page,
     hold,
@@ -208,9 +209,9 @@ def truncate_meanwhile(context: Context) -> str:
 
 
 def others_go_on(context: Context) -> str:
-    with _beside(context) as quick, _held_for_all(context) as (_, map_, page):
+    with _beside(context) as files, _held_for_all(context) as (_, map_, page):
         address = map_.address + page * PAGE
-        told = [_unrelated(quick, address)]
+        told = [_unrelated(files, address)]
         # Nobody may touch the page any more, so it is the last.
         told += _taken_out("memory failure", _HARD_OFFLINE, address)
         return f"while a WRITE was unanswered: {', '.join(told)}"
@@ -218,13 +219,13 @@ def others_go_on(context: Context) -> str:
 
 def others_go_on_behind_a_store(context: Context) -> str:
     with (
-        _beside(context) as quick,
+        _beside(context) as files,
         _held_for_all(context) as (fs, map_, page),
         other(store=_store(map_)) as same,
     ):
         same.start("store", page, 2)
         need(waits(same), "a second store to a page went ahead while its WRITE was unanswered")
-        seen = _unrelated(quick, map_.address + page * PAGE)
+        seen = _unrelated(files, map_.address + page * PAGE)
         need(waits(same, 0), "the waiting store went ahead")
         fs.release(Op.WRITE)
         soon(same, "the second store, when the WRITE was answered,")
@@ -232,13 +233,14 @@ def others_go_on_behind_a_store(context: Context) -> str:
 
 
 @contextlib.contextmanager
-def _beside(context: Context) -> Iterator[Path]:
-    """A file of another mount, which is there first.
+def _beside(context: Context) -> Iterator[Mapping[str, Path]]:
+    """A file of another FUSE mount and one of ext4, which are there first.
 
-    Its server would inherit the descriptor of the held file otherwise, and wait in close(2).
+    The server would inherit the descriptor of the held file otherwise, and wait in close(2).
     """
-    with fuse.mounted({NAME: bytes(8 * PAGE)}, context.scratch) as quick:
-        yield quick.path / NAME
+    with fuse.mounted({NAME: bytes(8 * PAGE)}, context.scratch) as quick, ext4(context) as point:
+        (point / NAME).write_bytes(bytes(8 * PAGE))
+        yield {"another server's file": quick.path / NAME, "a file of ext4": point / NAME}
 
 
 @contextlib.contextmanager
@@ -259,14 +261,14 @@ def _held_for_all(context: Context) -> Iterator[tuple[fuse.Mount, Map, int]]:
         fs.release(Op.WRITE)
 
 
-def _unrelated(elsewhere: Path, address: int) -> str:
+def _unrelated(elsewhere: Mapping[str, Path], address: int) -> str:
     """What does not use the file, each with a limit; says what came of it."""
     block = _memory_block(address)
     works: tuple[tuple[str, Callable[[], object]], ...] = (
         ("compaction", lambda: (_VM / "compact_memory").write_text("1")),
         ("drop_caches", lambda: (_VM / "drop_caches").write_text("3")),
         (f"offlining of {block.name}", lambda: _offline(block)),
-        ("another mount's write and fsync", lambda: _rewrite(elsewhere)),
+        *((f"stores to {what} and fsync", partial(_rewrite, it)) for what, it in elsewhere.items()),
     )
     told = [_try(what, work) for what, work in works]
     return ", ".join([*told, *_taken_out("soft offlining", _SOFT_OFFLINE, address)])
@@ -368,7 +370,7 @@ CHECKS = (
     ),
     Check(
         "B19",
-        "Compaction, drop_caches, offlining, memory failure and another mount do not wait",
+        "Compaction, drop_caches, offlining, memory failure, other filesystems do not wait",
         _PROMISE + "; review of 2025: reclaim must not wait",
         f"while a WRITE is withheld each returns within {SOON:.0f} s",
         others_go_on,

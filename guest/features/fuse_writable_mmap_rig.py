@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,25 @@ def other(**acts: Callable[..., Any]) -> Iterator[Puppet]:
     """A process that does one of these at a time; it may hang in the kernel."""
     with puppet(acts) as found:
         yield found
+
+
+_IMAGE = 64 << 20  # of ext4, with its journal
+
+
+@contextlib.contextmanager
+def ext4(context: Context) -> Iterator[Path]:
+    """Where an empty ext4 on a loop device is mounted."""
+    image, point = context.scratch / "image", context.scratch / "ext4"
+    with image.open("wb") as file:
+        file.truncate(_IMAGE)
+    point.mkdir()
+    now = "lazy_itable_init=0,lazy_journal_init=0"  # or a thread does it while we measure
+    subprocess.run(["mkfs.ext4", "-q", "-F", "-E", now, str(image)], check=True)
+    subprocess.run(["mount", "-o", "loop", str(image), str(point)], check=True)
+    try:
+        yield point
+    finally:
+        subprocess.run(["umount", str(point)], check=True)
 
 
 def waits(one: Puppet, seconds: float = LISTEN) -> bool:
