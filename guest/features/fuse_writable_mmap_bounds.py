@@ -23,7 +23,7 @@ _STILL = 1.5  # seconds without a page are a stop; a paused writer looks again e
 
 def dirty_limit(context: Context) -> str:
     counters = [mmap.mmap(-1, PAGE) for _ in range(2)]
-    with mapped_file(context, bytes(_PAGES * PAGE)) as (fs, _, map_):
+    with mapped_file(context, bytes(_PAGES * PAGE), limits=True) as (fs, _, map_):
 
         def dirty(half: int) -> None:
             begin = half * _PAGES // 2

@@ -32,7 +32,6 @@ _GONE = (errno.EIO, errno.ENOTCONN, errno.ECONNABORTED)
 
 def server_dead(context: Context) -> str:
     with mapped_file(context, bytes(3 * PAGE)) as (fs, fd, map_):
-        fs.withhold(Op.WRITE)
         map_.view[0] = map_.view[PAGE] = 1
         hold(fs, fd)
         map_.view[2 * PAGE] = 1
@@ -60,7 +59,6 @@ def server_dead(context: Context) -> str:
 def aborted(context: Context) -> str:
     idle = _under_writeback()
     with mapped_file(context, bytes(4 * PAGE)) as (fs, fd, map_), Map(fd, PAGE) as second:
-        fs.withhold(Op.WRITE)
         map_.view[0] = map_.view[PAGE] = 1
         hold(fs, fd)
         fs.withhold(Op.READ)

@@ -78,7 +78,6 @@ def read_again(context: Context) -> str:
     with file_of(context, bytes(PAGE)) as (fs, fd):
         times.probe(fd)
         with Map(fd, PAGE) as map_:
-            fs.withhold(Op.WRITE)
             map_.view[0] = 1
             hold(fs, fd)
         os.posix_fadvise(fd, 0, PAGE, os.POSIX_FADV_DONTNEED)
@@ -178,7 +177,6 @@ def _overlap(a: int, a_size: int, b: int, b_size: int) -> bool:
 def truncate_meanwhile(context: Context) -> str:
     pages, size = 6, PAGE + 100
     with mapped_file(context, bytes(pages * PAGE)) as (fs, fd, map_):
-        fs.withhold(Op.WRITE)
         map_.view[0 : 2 * PAGE] = b"\1" * (2 * PAGE)
         hold(fs, fd)
         with other(truncate=lambda: os.ftruncate(fd, size)) as one:
@@ -254,7 +252,6 @@ def _held_for_all(context: Context) -> Iterator[tuple[fuse.Mount, Map, int]]:
         bytes(map_.view[::PAGE])
         blocks = (_memory_block(map_.address + page * PAGE).name for page in range(pages))
         page = next((page for page, name in enumerate(blocks) if name != "memory0"), 0)
-        fs.withhold(Op.WRITE)
         map_.view[page * PAGE] = 1
         hold(fs, fd)
         yield fs, map_, page
