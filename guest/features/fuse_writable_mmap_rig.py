@@ -36,7 +36,7 @@ def file_of(
     """
     with (
         fuse.mounted({NAME: data}, context.scratch, options) as fs,
-        contextlib.nullcontext() if limits else times.quiet(fs.bdi),
+        contextlib.nullcontext() if limits else times.quiet(fs.bdi, _HOUR),
         opened(fs.path / NAME, os.O_RDWR) as fd,
         let_go(fs),
     ):
@@ -81,6 +81,7 @@ def other(**acts: Callable[..., Any]) -> Iterator[Puppet]:
         yield found
 
 
+_HOUR = 360_000  # hundredths of a second
 _IMAGE = 64 << 20  # of ext4, with its journal
 
 

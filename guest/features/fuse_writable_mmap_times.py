@@ -37,9 +37,14 @@ def probe(fd: int) -> None:
 
 
 @contextlib.contextmanager
-def quiet(bdi: Path) -> Iterator[None]:
-    """No flusher on its timer, and no limit on this filesystem's dirty pages."""
-    with no_flusher():
+def quiet(bdi: Path, delay: int = 0) -> Iterator[None]:
+    """No flusher on its timer, and no limit on this filesystem's dirty pages.
+
+    A filesystem's first dirty page still wakes the flusher ``delay`` hundredths of a second
+    later (wb_wakeup_delayed()), and it writes what there is while the filesystem has no share
+    of what was written lately (wb_over_bg_thresh()).
+    """
+    with no_flusher(delay):
         (bdi / "max_ratio").write_text("100")
         with contextlib.suppress(FileNotFoundError):  # Linux 6.2 and later
             (bdi / "strict_limit").write_text("0")
@@ -47,10 +52,10 @@ def quiet(bdi: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def no_flusher() -> Iterator[None]:
-    """No flusher on its timer, for any filesystem."""
+def no_flusher(delay: int = 0) -> Iterator[None]:
+    """No flusher on its timer, for any filesystem; see ``quiet``."""
     interval = _FLUSHER.read_text()
-    _FLUSHER.write_text("0")
+    _FLUSHER.write_text(str(delay))
     try:
         yield
     finally:
