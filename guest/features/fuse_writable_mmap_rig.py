@@ -22,6 +22,8 @@ from guest.words import CheckError, Context
 NAME = "file"
 # Seconds for what must not wait for a server. Under TCG compaction alone takes one or two.
 SOON = 15.0
+_HOUR = 360_000  # hundredths of a second
+_IMAGE = 64 << 20  # of ext4, with its journal
 
 
 @contextlib.contextmanager
@@ -79,10 +81,6 @@ def other(**acts: Callable[..., Any]) -> Iterator[Puppet]:
     """A process that does one of these at a time; it may hang in the kernel."""
     with puppet(acts) as found:
         yield found
-
-
-_HOUR = 360_000  # hundredths of a second
-_IMAGE = 64 << 20  # of ext4, with its journal
 
 
 @contextlib.contextmanager
