@@ -262,8 +262,8 @@ def _unrelated(elsewhere: Mapping[str, Path], address: int) -> str:
     """What does not use the file, each with a limit; says what came of it."""
     block = _memory_block(address)
     works: tuple[tuple[str, Callable[[], object]], ...] = (
-        ("compaction", lambda: (_VM / "compact_memory").write_text("1")),
-        ("drop_caches", lambda: (_VM / "drop_caches").write_text("3")),
+        ("compaction", lambda: _tell(_VM / "compact_memory", "1")),
+        ("drop_caches", lambda: _tell(_VM / "drop_caches", "3")),
         (f"offlining of {block.name}", lambda: _offline(block)),
         *((f"stores to {what} and fsync", partial(_rewrite, it)) for what, it in elsewhere.items()),
     )
@@ -306,18 +306,24 @@ def _frame(address: int) -> int:
     return int(frame) * PAGE
 
 
+def _tell(file: Path, text: str) -> None:
+    """One write(2): a buffered file tries again when it is closed. Raises OSError."""
+    with file.open("wb", buffering=0) as raw:
+        raw.write(text.encode())
+
+
 def _taken_out(what: str, file: Path, address: int) -> list[str]:
     """Nothing on a kernel that cannot."""
     if not file.exists():
         return []
     frame = _frame(address)  # asked for here and now: who came before may have moved the page
-    return [_try(what, lambda: file.write_text(f"{frame:#x}"))]
+    return [_try(what, lambda: _tell(file, f"{frame:#x}"))]
 
 
 def _offline(block: Path) -> None:
     """Takes it out, and puts it back if that worked. Raises OSError, EBUSY as a rule."""
-    (block / "state").write_text("offline")
-    (block / "state").write_text("online")
+    _tell(block / "state", "offline")
+    _tell(block / "state", "online")
 
 
 _PROMISE = "Linux 2.6.26: fuse: support writable mmap (3be5a52b30aa)"
