@@ -14,6 +14,7 @@ from patchlab.paths import Cache
 from patchlab.progress import Silent
 from patchlab.record import Outcome
 from patchlab.runs import features
+from tests.proving.seen_red import places
 from tests.vm.boots import boot, check_start, task
 
 pytestmark = pytest.mark.vm
@@ -40,12 +41,8 @@ def test_an_arm_fails_the_checks_that_were_seen_red_on_it_and_no_others(
     seen = {check.id: (check.outcome, check.seen) for check in record.checks}
     assert set(seen) == {check.id for check in quick}
     failed = {i for i, (outcome, _) in seen.items() if outcome not in FINE}
-    claimed = {check.id for check in quick if name in _places(check.red)} - {"B1"}
+    claimed = {check.id for check in quick if name in places(check.red)} - {"B1"}
     assert {i: seen[i] for i in failed ^ claimed} == {}
     absent = {i for i, (outcome, _) in seen.items() if outcome is Outcome.UNSUPPORTED}
     assert (absent == set(seen)) == (name == CONTROL)
     assert not absent or name == CONTROL
-
-
-def _places(red: str) -> set[str]:
-    return {place.strip() for place in red.split(";")}
