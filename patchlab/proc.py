@@ -30,6 +30,7 @@ TAIL_LINES = 20
 _DIE_WITH_ME = ("setpriv", "--pdeathsig", "KILL", "--")
 _LIVE: set[subprocess.Popen[bytes]] = set()
 _LOCK = threading.Lock()
+_STOPPING = threading.Event()
 _UNDERTAKER = Path(__file__).with_name("undertaker.py")
 
 
@@ -51,6 +52,12 @@ class CommandTimedOut(CommandFailed):
 
     def __init__(self, argv: Sequence[str], seconds: float, tail: str, log: Path | None) -> None:
         super().__init__(argv, -signal.SIGKILL, f"killed after {seconds:.0f} s\n{tail}", log)
+
+
+class Stopped(LabError):
+    """A command was to be started while all of them are being ended."""
+
+    exit_code = 130
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,26 +147,27 @@ def spawn(
     """Start a process, yield it, and make sure that its whole group is gone afterwards.
 
     On the way out the group gets SIGTERM, and SIGKILL ``grace`` seconds later. Raises
-    MissingTool when ``argv[0]`` does not exist.
+    MissingTool when ``argv[0]`` does not exist, Stopped within ``stopping()``.
     """
     variables = environment(env)
     if shutil.which(argv[0], path=variables.get("PATH")) is None:
         raise MissingTool(
             f"{argv[0]}: no such program", hint="runner.py doctor names the package that has it"
         )
-    with _LOCK:
+    with _LOCK:  # until it is among the living: stopping() misses nobody
+        if _STOPPING.is_set():
+            raise Stopped(f"{argv[0]}: not started, the lab is stopping")
         undertaker = _undertaker()
-    process = subprocess.Popen(
-        [*_DIE_WITH_ME, *argv],
-        cwd=cwd,
-        env=variables,
-        stdin=stdin,
-        stdout=stdout,
-        stderr=stderr,
-        start_new_session=True,
-        pass_fds=pass_fds,
-    )
-    with _LOCK:
+        process = subprocess.Popen(
+            [*_DIE_WITH_ME, *argv],
+            cwd=cwd,
+            env=variables,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
+            pass_fds=pass_fds,
+        )
         _tell(undertaker, f"+{process.pid}")
         _LIVE.add(process)
     try:
@@ -187,8 +195,26 @@ def attach(argv: Sequence[str]) -> int:
         signal.signal(signal.SIGINT, kept)
 
 
+@contextlib.contextmanager
+def stopping() -> Iterator[None]:
+    """Every live child's group is killed, and none is started until the end of the block.
+
+    Threads that wait for one wake up, and those that would start the next one end with Stopped.
+    After an exception in the block nothing is started any more: the lab is on its way out.
+    """
+    _STOPPING.set()
+    terminate_all()
+    yield
+    _STOPPING.clear()
+
+
+def is_stopping() -> bool:
+    """Whether a child that died now was killed by ``stopping()``, most likely."""
+    return _STOPPING.is_set()
+
+
 def terminate_all() -> None:
-    """SIGKILL every live child's group, so that threads blocked on them wake up (^C)."""
+    """SIGKILL every live child's group."""
     with _LOCK:
         for process in _LIVE:
             _signal_group(process, signal.SIGKILL)

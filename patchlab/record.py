@@ -59,6 +59,11 @@ class CheckInfo:
     green: str = "base"  # the variant on which it passes
     patience: float = 1.0  # how many times limits.check it may take
 
+    @property
+    def places(self) -> frozenset[str]:
+        """What ``red`` names, each as it is spelled there: a variant, and kernel options."""
+        return frozenset(place.strip() for place in self.red.split(";"))
+
 
 @dataclass(frozen=True, slots=True)
 class MetricInfo:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -132,3 +133,22 @@ def test_environment_is_explicit(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "EXTRA=1" in said
     assert "LC_ALL=C.UTF-8" in said
     assert not [line for line in said if line.startswith(("SECRET_TOKEN", "LANG="))]
+
+
+def test_nothing_runs_and_nothing_starts_while_the_lab_stops() -> None:
+    with proc.spawn(["sleep", "60"]) as sleeper:
+        with proc.stopping():
+            assert sleeper.wait(5) == -signal.SIGKILL
+            with pytest.raises(proc.Stopped, match="true"):
+                proc.run(["true"], deadline=10)
+        assert proc.run(["true"], deadline=10).code == 0
+
+
+def test_after_a_second_interrupt_nothing_is_started_any_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(proc, "_STOPPING", threading.Event())
+    with pytest.raises(KeyboardInterrupt), proc.stopping():
+        raise KeyboardInterrupt
+    with pytest.raises(proc.Stopped):
+        proc.run(["true"], deadline=10)

@@ -29,6 +29,7 @@ class CheckRow:
     info: CheckInfo
     results: tuple[CheckResult, ...]
     changes: tuple[str, ...]  # change_word() of each arm; "" for the baseline
+    known: tuple[bool, ...]  # compare.known() of each arm
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +101,16 @@ def _check_rows(run: StoredRun, comparisons: Sequence[Comparison]) -> tuple[Chec
         for c in comparisons
         for check in c.checks
     }
-    return tuple(
-        CheckRow(
-            info,
-            tuple(compare.check_result(run, arm, info) for arm in arms),
-            tuple(changes.get((arm, info.feature, info.id), "") for arm in arms),
-        )
-        for info in compare.check_infos(run)
-    )
+    rows: list[CheckRow] = []
+    for info in compare.check_infos(run):
+        results = [compare.check_result(run, arm, info) for arm in arms]
+        words_ = [changes.get((arm, info.feature, info.id), "") for arm in arms]
+        known = [
+            compare.known(info, arm, result.outcome)
+            for arm, result in zip(arms, results, strict=True)
+        ]
+        rows.append(CheckRow(info, tuple(results), tuple(words_), tuple(known)))
+    return tuple(rows)
 
 
 def _consoles(run: StoredRun) -> tuple[Console, ...]:

@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from patchlab.record import CheckResult, Outcome, StoredRun
+from patchlab.record import CheckInfo, CheckResult, Outcome, StoredRun
 from patchlab.report import calibrated, plain, words
 from patchlab.reviews import claims, ledger
 from patchlab.reviews.claims import Claims
@@ -182,7 +182,7 @@ def _checks(run: StoredRun) -> Iterable[RenderableType]:
         cells = [Text(r.outcome.value, style=_OUTCOME[r.outcome]) for r in results]
         table.add_row(Text(words.visible(info.id)), *cells, Text(words.visible(info.sentence)))
         details += [
-            (words.visible(info.id), _seen(arm, result))
+            (words.visible(info.id), _seen(info, arm, result))
             for arm, result in zip(arms, results, strict=True)
             if result.outcome is not Outcome.PASSED
         ]
@@ -190,9 +190,10 @@ def _checks(run: StoredRun) -> Iterable[RenderableType]:
     yield from _lines(words.together(details))
 
 
-def _seen(arm: str, result: CheckResult) -> str:
+def _seen(info: CheckInfo, arm: str, result: CheckResult) -> str:
     said = words.visible(result.seen) or "nothing was said"
-    return f"{result.outcome} on {arm}: {said}"
+    known = ", as it is known to" if compare.known(info, arm, result.outcome) else ""
+    return f"{result.outcome} on {arm}{known}: {said}"
 
 
 def _lines(lines: Iterable[str]) -> Iterable[RenderableType]:

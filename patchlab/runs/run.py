@@ -335,21 +335,24 @@ class _Boots:
             self.progress.step(stage) as step,
             ThreadPoolExecutor(at_once) as pool,
         ):
-            pending = [pool.submit(self._one, todo) for todo in todos]
             before = len(tasks) - len(todos) + 1
             try:
+                pending = [pool.submit(self._one, todo) for todo in todos]
                 for done, future in enumerate(as_completed(pending), start=before):
                     future.result()
                     step.advance(done, len(tasks))
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
-                proc.terminate_all()
+                with proc.stopping():
+                    pool.shutdown()
                 raise
 
     def _one(self, todo: resume.Todo) -> None:
         """One boot; a lost one is tried once more, and both tries are kept."""
         for attempt in range(todo.attempt, resume.ATTEMPTS + 1):
             record = self._boot(todo, attempt)
+            if proc.is_stopping():
+                return  # a guest that the lab killed says nothing of its kernel
             self.place.results.save_boot(self.run_id, record)
             self.sitting.tick()
             if record.outcome is not Outcome.PASSED:

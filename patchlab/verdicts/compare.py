@@ -117,17 +117,25 @@ def check_infos(run: StoredRun) -> tuple[CheckInfo, ...]:
     return tuple(infos.values())
 
 
+def known(info: CheckInfo, variant: str, outcome: Outcome) -> bool:
+    """Whether the check is claimed to fail on just this variant, so that it is no news."""
+    return outcome is Outcome.FAILED and variant in info.places
+
+
 def regressed(comparison: Comparison) -> bool:
     """Whether the candidate is worse: a check that passed before, or a slower primary metric.
 
-    A control takes its feature out on purpose, so what is gone there is a result.
+    A control takes its feature out on purpose, so what is gone there is a result; what is known
+    to fail on the candidate is none, either.
     """
     control = any(part.endswith("@control") for part in comparison.candidate.split(" + "))
     checks = [
         check
         for check in comparison.checks
         if check.regression
-        and not (control and check.candidate and check.candidate.outcome is Outcome.UNSUPPORTED)
+        and check.candidate
+        and not (control and check.candidate.outcome is Outcome.UNSUPPORTED)
+        and not known(check.info, comparison.candidate, check.candidate.outcome)
     ]
     slower = [m for m in comparison.metrics if m.verdict is Verdict.SLOWER and m.metric.primary]
     return bool(checks or slower)

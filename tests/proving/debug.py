@@ -12,7 +12,6 @@ from patchlab.store import content
 from tests.proving import evidence
 from tests.proving.desk import RECIPE, Proving, agent_code, boot, machine_key, start
 from tests.proving.evidence import Argued
-from tests.proving.seen_red import places
 
 FRAGMENT = "config:debug"
 # The revisions whose log is claimed to be clean. One that is known not to be has no place here.
@@ -55,7 +54,7 @@ def _wanted(name: str, proving: Proving, before: dict[str, Argued]) -> Argued:
     checks = features.catalogue().of([feature]).checks
     title = f"every check of {feature} on {variant.name}"
     record = boot(began, checks, proving, f"debug-{key[:8]}", 1, title)
-    known = tuple(check.id for check in checks if name in places(check.red))
+    known = tuple(check.id for check in checks if name in check.places)
     return _argued(key, variant.name, record, proving.commit, known)
 
 

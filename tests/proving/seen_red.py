@@ -56,11 +56,6 @@ def _claim(check: CheckInfo, text: str) -> Case:
     return Case(check, " ".join(names), options, expected)
 
 
-def places(red: str) -> set[str]:
-    """What ``red`` names, each as it is spelled there."""
-    return {place.strip() for place in red.split(";")}
-
-
 @functools.cache
 def _in_tree() -> frozenset[str]:
     """The features that the base has: checks of theirs pass there."""

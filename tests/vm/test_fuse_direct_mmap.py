@@ -37,11 +37,7 @@ def test_a_revision_fails_the_checks_that_were_seen_red_on_it_and_no_others(
     seen = {check.id: (check.outcome, check.seen) for check in record.checks}
     assert set(seen) == {check.id for check in catalogue.checks}
     failed = {i for i, (outcome, _) in seen.items() if outcome not in FINE}
-    claimed = {check.id for check in catalogue.checks if name in _places(check.red)}
+    claimed = {check.id for check in catalogue.checks if name in check.places}
     expected = set() if name == "base" else claimed
     assert {i: seen[i] for i in failed ^ expected} == {}
     assert (seen["A1"][0] is Outcome.UNSUPPORTED) == (name == "base")
-
-
-def _places(red: str) -> set[str]:
-    return {place.strip() for place in red.split(";")}
