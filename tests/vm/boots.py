@@ -4,12 +4,19 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
+from patchlab import config
+from patchlab.building import build
 from patchlab.guests import machine
 from patchlab.model import Image, Lab, Root
-from patchlab.record import BootKind, BootRecord, Clock
+from patchlab.paths import Cache
+from patchlab.progress import Silent
+from patchlab.record import BootKind, BootRecord, CheckInfo, CheckResult, Clock, Outcome
 from patchlab.runs import features, measure
+
+FINE = {Outcome.PASSED, Outcome.UNSUPPORTED}
 
 
 class Step:
@@ -36,6 +43,40 @@ def task(start: machine.Start, catalogue: features.Catalogue) -> measure.Task:
 
 def boot(one: measure.Task, root: Root, lab: Lab, folder: Path) -> BootRecord:
     return measure.boot(one, root, lab, folder, 1, (), Step())
+
+
+def quick(feature: str, patience: float = 2) -> tuple[CheckInfo, ...]:
+    """The feature's checks, but for those that do thousands of things.
+
+    They run in `make prove`, and in the run of lab.toml.
+    """
+    every = features.catalogue().of([feature]).checks
+    return tuple(check for check in every if check.patience <= patience)
+
+
+def answers(
+    variant: str, checks: tuple[CheckInfo, ...], lab: Lab, cache: Cache, root: Root, folder: Path
+) -> dict[str, CheckResult]:
+    """What a boot of the variant answers to each of ``checks``, with a clean log."""
+    image = build.build(config.find_variant(lab, variant), lab, cache, Silent())
+    record = boot(task(check_start(image), features.Catalogue(checks, ())), root, lab, folder)
+    assert record.outcome is Outcome.PASSED, record.reason
+    assert not record.findings
+    seen = {check.id: check for check in record.checks}
+    assert set(seen) == {check.id for check in checks}
+    return seen
+
+
+def surprises(
+    variant: str, checks: tuple[CheckInfo, ...], seen: Mapping[str, CheckResult]
+) -> dict[str, CheckResult]:
+    """The answers that are not what ``red`` claims of the variant.
+
+    It fails the checks that were seen red on it, and no others; what it lacks is no failure.
+    """
+    failed = {i for i, check in seen.items() if check.outcome not in FINE}
+    claimed = {check.id for check in checks if variant in check.places}
+    return {i: seen[i] for i in failed ^ claimed}
 
 
 def leftovers() -> list[Path]:
