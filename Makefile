@@ -3,6 +3,8 @@
 
 PYTHON := .venv/bin/python
 RUN := $(PYTHON) runner.py
+# Two guests at once on two cores, as in a run; more than four would want more memory than time.
+TESTS := $(PYTHON) -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 .PHONY: help lab check quick prove bench setup lock clean
 
@@ -24,13 +26,13 @@ check: setup
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m mypy
-	$(PYTHON) -m pytest
+	$(TESTS)
 
 quick: setup
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m mypy
-	$(PYTHON) -m pytest -m 'not vm'
+	$(TESTS) -m 'not vm'
 
 prove: setup
 	$(PYTHON) -m tests.prove $(STEPS)
