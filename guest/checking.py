@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import mmap
 import os
 import select
 import signal
@@ -90,12 +91,15 @@ def error_of(work: Callable[[], object]) -> int:
 class Puppet:
     """A process of its own that does, one after the other, what it is told by name."""
 
-    def __init__(self, pid: int, channel: socket.socket) -> None:
+    def __init__(self, pid: int, channel: socket.socket, begun: mmap.mmap) -> None:
         self.pid = pid
         self._channel = channel
+        self._begun = begun  # shared with it: how many orders it has taken up, modulo 256
+        self._told = 0
         self._reaped = False
 
     def start(self, name: str, *arguments: Any) -> None:
+        self._told = (self._told + 1) % 256
         self._channel.sendall(json.dumps([name, *arguments]).encode() + b"\n")
 
     def result(self, seconds: float = 10.0) -> Any:
@@ -112,6 +116,23 @@ class Puppet:
     def settled(self, seconds: float) -> bool:
         """True as soon as there is a result to be had, False after ``seconds``."""
         return bool(select.select([self._channel], [], [], seconds)[0])
+
+    def waits(self, looks: int = 12) -> bool:
+        """True when it sleeps in what it was told to do, at each of ``looks`` in a row.
+
+        False as soon as there is a result to be had. Looks and not seconds: a process that a
+        busy host has not let begin waits for nothing.
+        """
+        asleep = 0
+        while asleep < looks:
+            if self.settled(LISTEN / looks):
+                return False
+            asleep = asleep + 1 if self._begun[0] == self._told and self._asleep() else 0
+        return True
+
+    def _asleep(self) -> bool:
+        state = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return state in "SD"
 
     def where(self) -> str:
         """Where in the kernel it is, as far as /proc says."""
@@ -140,22 +161,24 @@ class Puppet:
 def puppet(acts: Mapping[str, Callable[..., Any]]) -> Iterator[Puppet]:
     """A forked process that calls ``acts`` by name; what they return must be JSON."""
     ours, theirs = socket.socketpair()
+    begun = mmap.mmap(-1, mmap.PAGESIZE)
     pid = os.fork()
     if pid == 0:
         ours.close()
-        _act(acts, theirs)
+        _act(acts, theirs, begun)
     theirs.close()
-    found = Puppet(pid, ours)
+    found = Puppet(pid, ours, begun)
     try:
         yield found
     finally:
         found.close()
 
 
-def _act(acts: Mapping[str, Callable[..., Any]], channel: socket.socket) -> None:
+def _act(acts: Mapping[str, Callable[..., Any]], channel: socket.socket, begun: mmap.mmap) -> None:
     try:
         for line in channel.makefile("rb"):
             name, *arguments = json.loads(line)
+            begun[0] = (begun[0] + 1) % 256
             try:
                 result = acts[name](*arguments)
             except OSError as error:

@@ -7,7 +7,7 @@ import mmap
 from pathlib import Path
 
 from guest.checking import Puppet, need
-from guest.features.fuse_writable_mmap_rig import SOON, mapped_file, other, waits
+from guest.features.fuse_writable_mmap_rig import SOON, mapped_file, other
 from guest.fuse.protocol import Op
 from guest.libc import PAGE
 from guest.words import Check, Context
@@ -43,13 +43,13 @@ def dirty_limit(context: Context) -> str:
         with other(dirty=dirty) as one, other(dirty=dirty) as two:
             one.start("dirty", 0)
             first, allowed = _stop(one, counters[0]), _allowed(_DEFAULT)
-            need(waits(one, 0), f"{first} pages were dirtied at once, {allowed} are allowed")
+            need(not one.settled(0), f"{first} pages were dirtied at once, {allowed} are allowed")
             need(first <= allowed * _SLACK, f"{first} pages dirty, {allowed} are allowed")
             (fs.bdi / "max_ratio").write_text(str(_RAISED))
             # Another one: the first may sit on a page that was written before its store.
             two.start("dirty", 1)
             second, more = first + _stop(two, counters[1]), _allowed(_RAISED)
-            need(waits(two, 0), f"{second} pages were dirtied at once, {more} are allowed")
+            need(not two.settled(0), f"{second} pages were dirtied at once, {more} are allowed")
             said = f"{first} pages, with max_ratio {_RAISED} {second} of {more}\n{two.where()}"
             need(second > first * 2, said.rstrip())
             need(second <= more * _SLACK, f"{second} pages dirty, {more} are allowed")

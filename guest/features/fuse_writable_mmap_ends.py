@@ -19,7 +19,6 @@ from guest.features.fuse_writable_mmap_rig import (
     meminfo,
     other,
     soon,
-    waits,
 )
 from guest.fuse import protocol as p
 from guest.fuse.protocol import Op
@@ -37,7 +36,7 @@ def server_dead(context: Context) -> str:
         map_.view[2 * PAGE] = 1
         with other(msync=map_.msync) as one:
             one.start("msync")
-            need(waits(one), "msync returned while a WRITE was unanswered")
+            need(one.waits(), "msync returned while a WRITE was unanswered")
             fs.kill()
             met = soon(one, "msync, when the server had died,")
         later = map_.msync()
@@ -82,7 +81,7 @@ def aborted(context: Context) -> str:
             for what, one in parties.items():
                 one.start(what)
             for what, one in parties.items():
-                need(waits(one), f"{what} did not wait: {story(fs.log())}")
+                need(one.waits(), f"{what} did not wait: {story(fs.log())}")
             need(fs.abort(), "the connection has no file named abort")
             ended = {what: soon(one, f"{what}, after the abort,") for what, one in parties.items()}
         left = _settled(idle)

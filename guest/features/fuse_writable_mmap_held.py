@@ -24,7 +24,6 @@ from guest.features.fuse_writable_mmap_rig import (
     other,
     soon,
     spans,
-    waits,
 )
 from guest.fuse.protocol import Op
 from guest.fuse.steering import Event
@@ -62,10 +61,10 @@ def second_store(context: Context) -> str:
     with held_page(context, 2) as (fs, _, map_):
         with other(store=_store(map_)) as same, other(store=_store(map_)) as beside:
             same.start("store", 0, 2)
-            need(waits(same), "a second store to a page went ahead while its WRITE was unanswered")
+            need(same.waits(), "a second store to a page went ahead while its WRITE was unanswered")
             beside.start("store", 1, 3)
             soon(beside, "a store to another page")
-            need(waits(same, 0), "the store to the other page let the waiting one go")
+            need(not same.settled(0), "the store to the other page let the waiting one go")
             fs.release(Op.WRITE)
             soon(same, "the second store, when the WRITE was answered,")
         need(map_.msync() == 0, "msync failed")
@@ -84,7 +83,7 @@ def read_again(context: Context) -> str:
         fs.log(clear=True)
         with other(read=lambda: os.pread(fd, 1, 0)[0]) as one:
             one.start("read")
-            waiting = waits(one)
+            waiting = one.waits()
             early = [event for event in fs.log() if event.request and event.op == "READ"]
             need(not early, f"READ while the WRITE was unanswered: {story(fs.log())}")
             fs.release(Op.WRITE)
@@ -100,11 +99,12 @@ def one_write(context: Context) -> str:
     for what, way in _WAYS.items():
         with held_page(context, 1) as (fs, fd, map_), other(way=partial(way, fd, map_)) as one:
             one.start("way")
+            waiting = one.waits()
             need(
                 not fs.wait(Op.WRITE, 2, seconds=LISTEN),
                 f"{what} sent a WRITE beside the cached one of the page: {story(fs.log())}",
             )
-            need(waits(one, 0), f"{what} did not wait, and sent nothing: {story(fs.log())}")
+            need(waiting, f"{what} did not wait, and sent nothing: {story(fs.log())}")
             fs.release(Op.WRITE)
             soon(one, f"{what}, when the WRITE was answered,")
             need(fs.wait(Op.WRITE, 2), f"{what} sent nothing: {story(fs.log())}")
@@ -144,8 +144,8 @@ def _hammered(context: Context) -> str:
             for number, one in enumerate(everyone):
                 one.start("hammer", number)
             patience = 4000
-            while waiting := [one for one in everyone if waits(one, 0)]:
-                waits(waiting[0], 0.01)
+            while waiting := [one for one in everyone if not one.settled(0)]:
+                waiting[0].settled(0.01)
                 fs.release(Op.WRITE, 1, keep=True)
                 patience -= 1
                 need(patience > 0, f"no end: {story(fs.log())}")
@@ -181,7 +181,7 @@ def truncate_meanwhile(context: Context) -> str:
         hold(fs, fd)
         with other(truncate=lambda: os.ftruncate(fd, size)) as one:
             one.start("truncate")
-            need(waits(one), "ftruncate went ahead while a WRITE of the file was unanswered")
+            need(one.waits(), "ftruncate went ahead while a WRITE of the file was unanswered")
             map_.view[3 * PAGE : 5 * PAGE] = b"\2" * (2 * PAGE)
             libc.start_writeback(fd)
             need(
@@ -222,9 +222,9 @@ def others_go_on_behind_a_store(context: Context) -> str:
         other(store=_store(map_)) as same,
     ):
         same.start("store", page, 2)
-        need(waits(same), "a second store to a page went ahead while its WRITE was unanswered")
+        need(same.waits(), "a second store to a page went ahead while its WRITE was unanswered")
         seen = _unrelated(files, map_.address + page * PAGE)
-        need(waits(same, 0), "the waiting store went ahead")
+        need(not same.settled(0), "the waiting store went ahead")
         fs.release(Op.WRITE)
         soon(same, "the second store, when the WRITE was answered,")
     return f"while a store waited for the answer to a WRITE: {seen}"

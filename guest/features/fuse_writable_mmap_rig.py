@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from guest import fuse, libc
-from guest.checking import LISTEN, Puppet, let_go, need, opened, puppet, story
+from guest.checking import Puppet, let_go, need, opened, puppet, story
 from guest.features import fuse_writable_mmap_times as times
 from guest.fuse.protocol import Op
 from guest.fuse.server import Options
@@ -99,14 +99,9 @@ def ext4(context: Context) -> Iterator[Path]:
         subprocess.run(["umount", str(point)], check=True)
 
 
-def waits(one: Puppet, seconds: float = LISTEN) -> bool:
-    """True while what it was told to do is not done; its result is there to be had later."""
-    return not one.settled(seconds)
-
-
 def soon(one: Puppet, what: str) -> Any:
     """The result of what it was told. Raises CheckError when it waits."""
-    if waits(one, SOON):
+    if not one.settled(SOON):
         raise CheckError(f"{what} did not return within {SOON:.0f} s\n{one.where()}".rstrip())
     return one.result()
 

@@ -6,6 +6,8 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import threading
+import time
 
 import pytest
 
@@ -36,6 +38,28 @@ def test_a_puppet_can_be_killed_while_it_waits() -> None:
         assert took < 5
         with pytest.raises(CheckError, match="the other process is gone"):
             other.result()
+
+
+def test_a_puppet_waits_when_it_sleeps_and_is_not_only_late() -> None:
+    def spin() -> None:
+        limit = time.monotonic() + 1
+        while time.monotonic() < limit:
+            pass
+
+    with puppet({"wait": signal.pause, "spin": spin, "quick": int}) as other:
+        other.start("spin")
+        assert not other.waits()
+        other.result()
+        # A busy host has not let it begin yet.
+        os.kill(other.pid, signal.SIGSTOP)
+        other.start("quick")
+        late = threading.Timer(1, os.kill, (other.pid, signal.SIGCONT))
+        late.start()
+        assert not other.waits()
+        late.join()
+        other.result()
+        other.start("wait")
+        assert other.waits()
 
 
 def test_forked_gives_the_number_and_fate_the_signal() -> None:
