@@ -7,7 +7,7 @@ import email
 import email.policy
 import hashlib
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from patchlab.config.names import did_you_mean, require_name, unknown
@@ -78,23 +78,13 @@ def _posting(table: PostedTable) -> Posting:
 
 
 def _ledger(document: Document[SeriesFile]) -> tuple[Demand, ...]:
-    seen: set[str] = set()
-    for index, entry in enumerate(document.table.ledger):
-        if entry.id in seen:
-            path = ("ledger", index, "id")
-            raise document.error(path, f"demand '{entry.id}' exists twice", hint="give it its own")
-        seen.add(entry.id)
+    _require_unlike(document, "ledger", "demand", [entry.id for entry in document.table.ledger])
     return tuple(_demand(document, index) for index in range(len(document.table.ledger)))
 
 
 def _claims(document: Document[SeriesFile]) -> tuple[Claim, ...]:
     """A metric's id may be of a metric that is yet to be written, as a check's may."""
-    seen: set[str] = set()
-    for index, entry in enumerate(document.table.claim):
-        if entry.id in seen:
-            path = ("claim", index, "id")
-            raise document.error(path, f"claim '{entry.id}' exists twice", hint="give it its own")
-        seen.add(entry.id)
+    _require_unlike(document, "claim", "claim", [entry.id for entry in document.table.claim])
     return tuple(
         Claim(
             id=entry.id,
@@ -109,6 +99,15 @@ def _claims(document: Document[SeriesFile]) -> tuple[Claim, ...]:
         )
         for entry in document.table.claim
     )
+
+
+def _require_unlike(
+    document: Document[SeriesFile], table: str, noun: str, ids: Sequence[str]
+) -> None:
+    for index, one in enumerate(ids):
+        if one in ids[:index]:
+            what = f"{noun} '{one}' exists twice"
+            raise document.error((table, index, "id"), what, hint="give it its own")
 
 
 def _demand(document: Document[SeriesFile], index: int) -> Demand:
