@@ -104,7 +104,8 @@ def no_descriptor_left(_context: Context, target: Target) -> str:
         fence(fd)
     seen = f"mmap {name_of(failed)}, COMMIT carries {told}; with room again mmap {name_of(again)}"
     need((failed, told, again) == (errno.EMFILE, [-errno.EMFILE], 0), seen)
-    need(service.fds() == before, f"descriptors left: {service.fds().keys() - before.keys()}")
+    left = service.fds().keys() - before.keys()
+    need(not left, f"descriptors left: {left}")
     one_end_each(target)
     return seen
 

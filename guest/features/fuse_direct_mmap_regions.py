@@ -222,7 +222,9 @@ def splicing(_context: Context, target: Target) -> str:
             need(service.store(region, 1, b"\x55") == 0, "the server cannot write the region")
             need(map_.view[1] == 0x55, "the client does not see the server's store")
         fence(fd)
-    need(service.fds().keys() == before, f"descriptors left: {service.fds()}")
+    # On a busy host the server may have closed the socket that it listened on since.
+    left = {fd: what for fd, what in service.fds().items() if fd not in before}
+    need(not left, f"descriptors left: {left}")
     one_end_each(target)
     return "mmap, stores both ways and MUNMAP work, no descriptor is left"
 

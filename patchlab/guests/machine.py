@@ -154,6 +154,9 @@ def kernel_options(start: Start) -> list[str]:
     options = ["loglevel=7", "net.ifnames=0"]
     if start.clock is Clock.ICOUNT:
         options += ["nokaslr", "norandmaps"]
+        # While the guest waits for its host, its clock jumps to the next timer: a flush of a slow
+        # disk takes minutes there, and nothing hangs.
+        options += ["sysctl.kernel.hung_task_timeout_secs=0"]
     elif start.clock is Clock.TCG:
         # On a loaded host one boot lost the tick of a vCPU for good, as if a one-shot timer
         # interrupt had gone missing under TCG. A periodic one comes again.
