@@ -16,6 +16,7 @@ from guest.features.fuse_direct_mmap_rig import (
     expect,
     fence,
     need_fds,
+    need_none_left,
     newest,
     one_end_each,
 )
@@ -104,8 +105,7 @@ def no_descriptor_left(_context: Context, target: Target) -> str:
         fence(fd)
     seen = f"mmap {name_of(failed)}, COMMIT carries {told}; with room again mmap {name_of(again)}"
     need((failed, told, again) == (errno.EMFILE, [-errno.EMFILE], 0), seen)
-    left = service.fds().keys() - before.keys()
-    need(not left, f"descriptors left: {left}")
+    need_none_left(target, before)
     one_end_each(target)
     return seen
 

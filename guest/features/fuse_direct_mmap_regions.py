@@ -16,6 +16,7 @@ from guest.features.fuse_direct_mmap_rig import (
     expect,
     fence,
     need_ids,
+    need_none_left,
     newest,
     one_end_each,
     serving,
@@ -213,7 +214,7 @@ def _outlives(target: Target) -> None:
 @serving(Options(direct=True, splice=True, max_write=1 << 16))
 def splicing(_context: Context, target: Target) -> str:
     service = target.service
-    before = service.fds().keys()
+    before = service.fds()
     with target.open() as fd:
         with Map(fd, 2 * PAGE) as map_:
             region = newest(target).handle
@@ -222,9 +223,7 @@ def splicing(_context: Context, target: Target) -> str:
             need(service.store(region, 1, b"\x55") == 0, "the server cannot write the region")
             need(map_.view[1] == 0x55, "the client does not see the server's store")
         fence(fd)
-    # On a busy host the server may have closed the socket that it listened on since.
-    left = {fd: what for fd, what in service.fds().items() if fd not in before}
-    need(not left, f"descriptors left: {left}")
+    need_none_left(target, before)
     one_end_each(target)
     return "mmap, stores both ways and MUNMAP work, no descriptor is left"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from guest.checking import LISTEN, let_go, need, story
@@ -75,6 +75,12 @@ def fence(fd: int) -> None:
     A READ is queued behind it: neither a FUSE file with DIRECT_IO nor a device has a cache.
     """
     os.pread(fd, 1, 0)
+
+
+def need_none_left(target: Target, before: Mapping[int, str]) -> None:
+    """The server has no descriptor that it did not have before; one that is gone is not left."""
+    left = {fd: what for fd, what in target.service.fds().items() if before.get(fd) != what}
+    need(not left, f"descriptors left: {left}")
 
 
 def asked(target: Target, op: Op = Op.MMAP) -> list[Event]:

@@ -29,7 +29,6 @@ class CheckRow:
     info: CheckInfo
     results: tuple[CheckResult, ...]
     changes: tuple[str, ...]  # change_word() of each arm; "" for the baseline
-    known: tuple[bool, ...]  # compare.known() of each arm
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +82,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=_shown,
     )
-    environment.globals.update(words=words, charts=charts, paste=proc.paste)
+    environment.globals.update(words=words, charts=charts, paste=proc.paste, known=compare.known)
     environment.filters["slug"] = lambda text: str(text).replace(" ", "-")
     return environment
 
@@ -101,16 +100,14 @@ def _check_rows(run: StoredRun, comparisons: Sequence[Comparison]) -> tuple[Chec
         for c in comparisons
         for check in c.checks
     }
-    rows: list[CheckRow] = []
-    for info in compare.check_infos(run):
-        results = [compare.check_result(run, arm, info) for arm in arms]
-        words_ = [changes.get((arm, info.feature, info.id), "") for arm in arms]
-        known = [
-            compare.known(info, arm, result.outcome)
-            for arm, result in zip(arms, results, strict=True)
-        ]
-        rows.append(CheckRow(info, tuple(results), tuple(words_), tuple(known)))
-    return tuple(rows)
+    return tuple(
+        CheckRow(
+            info,
+            tuple(compare.check_result(run, arm, info) for arm in arms),
+            tuple(changes.get((arm, info.feature, info.id), "") for arm in arms),
+        )
+        for info in compare.check_infos(run)
+    )
 
 
 def _consoles(run: StoredRun) -> tuple[Console, ...]:

@@ -133,9 +133,10 @@ def regressed(comparison: Comparison) -> bool:
         check
         for check in comparison.checks
         if check.regression
-        and check.candidate
-        and not (control and check.candidate.outcome is Outcome.UNSUPPORTED)
-        and not known(check.info, comparison.candidate, check.candidate.outcome)
+        and not (control and check.candidate and check.candidate.outcome is Outcome.UNSUPPORTED)
+        and not (
+            check.candidate and known(check.info, comparison.candidate, check.candidate.outcome)
+        )
     ]
     slower = [m for m in comparison.metrics if m.verdict is Verdict.SLOWER and m.metric.primary]
     return bool(checks or slower)
