@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import mmap
 
-from guest.libc import MAP_NORESERVE, PRIVATE, READ, WRITE, Map
+from guest.libc import MAP_NORESERVE, PRIVATE, READ, SHARED, WRITE, Map
 
 _HUGE = 2 << 20
 # The kernel maps this much, aligned, at one read fault (fault_around_bytes).
@@ -22,14 +22,15 @@ class Place:
     table goes that is not wholly its own.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, flags: int = SHARED) -> None:
         self.size = size
+        self.flags = flags
         reserved = Map(-1, size + 2 * _HUGE, 0, _FLAGS)
         self.address = -(-reserved.address // _HUGE) * _HUGE + AROUND
 
     def map(self, fd: int, offset: int = 0, prot: int = READ | WRITE) -> memoryview:
-        """The file from ``offset``, shared. Raises OSError with mmap's own errno."""
-        return Map(fd, self.size, prot, offset=offset, at=self.address).view
+        """The file from ``offset``. Raises OSError with mmap's own errno."""
+        return Map(fd, self.size, prot, self.flags, offset, self.address).view
 
     def clear(self) -> None:
         """Nothing is mapped there any more, and nobody else is given the hole."""

@@ -221,6 +221,7 @@ class Machine:
     root_suite: str
     root_packages: tuple[str, ...]
     models: tuple[tuple[str, str], ...] = ()  # name and QEMU -cpu of those that an arm may name
+    disk: int = 0  # bytes of a virtio-blk disk, which a run may want; 0 is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +257,7 @@ class RunPlan:
     baseline: str  # canonical name of the arm that the others are compared with
     features: tuple[str, ...]
     sensitivity: tuple[str, ...] = ()  # CPU models that every arm is also booted with, by name
+    disk: int = 0  # bytes of a virtio-blk disk besides the machine's devices
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 
 from guest.words import Feature
 
-_NAMES = ("fuse_direct_mmap", "fuse_writable_mmap", "virtio_pmem")
+_NAMES = ("fuse_direct_mmap", "fuse_writable_mmap", "map_direct", "virtio_pmem")
 
 
 class _Features(Mapping[str, Feature]):

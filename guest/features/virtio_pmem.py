@@ -24,20 +24,43 @@ _QUEUE = Path("/sys/block/pmem0/queue/dax")
 def prepare(settings: Mapping[str, Any]) -> dict[str, str]:
     """Makes and mounts the filesystem of every pmem device of the settings, in their order.
 
-    Device i is /dev/pmem<i>, mounted on /mnt/pmem<i>; one that is mounted already stays as it
-    is. Raises FileNotFoundError without a device, RuntimeError when mkfs fails.
+    Device i is the virtio-pmem device with the i-th lowest number, mounted on /mnt/pmem<i>; one
+    that is mounted already stays as it is. Raises FileNotFoundError without a device,
+    RuntimeError when mkfs fails.
     """
     facts = {}
+    nodes = devices()
     for index, device in enumerate(settings["pmem"]):
-        node, point = Path(f"/dev/pmem{index}"), POINT.with_name(f"pmem{index}")
-        if not node.is_block_device():
-            raise FileNotFoundError(f"{node}: no such device; is virtio-pmem in this kernel?")
+        if index >= len(nodes):
+            what = f"virtio-pmem device {index}"
+            raise FileNotFoundError(f"{what}: no such device; is virtio-pmem in this kernel?")
+        node, point = nodes[index], POINT.with_name(f"pmem{index}")
         if not _mount_options(point):
-            _make(node, device)
             point.mkdir(parents=True, exist_ok=True)
-            _mount(node, point, device["filesystem"], device["mount"])
+            remake(node, point, device)
         facts[node.name] = f"{device['filesystem']} on {point}: {_mount_options(point)}"
     return facts
+
+
+def devices() -> list[Path]:
+    """The nodes of the virtio-pmem devices. memmap= makes pmem devices of another kind."""
+    return [Path("/dev") / one.name for one in _pmem() if "/virtio" in str(one.resolve())]
+
+
+def legacy() -> list[Path]:
+    """Those that memmap= has made, in /sys/block."""
+    return [one for one in _pmem() if "/e820_pmem" in str(one.resolve())]
+
+
+def _pmem() -> list[Path]:
+    found = Path("/sys/block").glob("pmem*")
+    return sorted(found, key=lambda one: int(one.name.removeprefix("pmem").partition("s")[0]))
+
+
+def remake(node: Path, point: Path, device: Mapping[str, Any]) -> None:
+    """Makes and mounts one of the settings' devices. Raises RuntimeError when mkfs fails."""
+    _make(node, device)
+    _mount(node, point, device["filesystem"], device["mount"])
 
 
 def _make(node: Path, device: Mapping[str, Any]) -> None:

@@ -22,19 +22,19 @@ from guest.words import Bench, Context, Metric, Skipped
 
 POINT = Path("/mnt/pmem0")
 _PAGES = 512  # a turn
-_PART = _PAGES * PAGE  # bytes a turn
+PART = _PAGES * PAGE  # bytes a turn
 _CHUNK = bytes(1 << 20)
 
 
 @contextlib.contextmanager
-def _written(name: str, size: int) -> Iterator[int]:
-    """A file of ``size`` zeros, every block written."""
-    if not os.path.ismount(POINT):
-        raise Skipped(f"nothing is mounted on {POINT}")
-    room = os.statvfs(POINT)
+def written(name: str, size: int, point: Path = POINT) -> Iterator[int]:
+    """A file of ``size`` zeros, every block written. Raises Skipped where there is no room."""
+    if not os.path.ismount(point):
+        raise Skipped(f"nothing is mounted on {point}")
+    room = os.statvfs(point)
     if size > room.f_bavail * room.f_frsize // 2:
-        raise Skipped(f"{size >> 20} MiB do not fit into half of what is free on {POINT}")
-    path = POINT / f"measure-{name}"
+        raise Skipped(f"{size >> 20} MiB do not fit into half of what is free on {point}")
+    path = point / f"measure-{name}"
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         for at in range(0, size, len(_CHUNK)):
@@ -56,14 +56,14 @@ def _each_part(
     tree grows a level when a page past its reach is touched, 4,096 for two levels, and each
     later fault walks it: one more part is touched first, so that it has grown before turn 0.
     """
-    with _written(name, (parts + 1) * _PART) as fd:
-        place, turn = Place(_PART), iter(range(1 << 30))
-        place.map(fd, parts * _PART)[-PAGE] = 1
+    with written(name, (parts + 1) * PART) as fd:
+        place, turn = Place(PART), iter(range(1 << 30))
+        place.map(fd, parts * PART)[-PAGE] = 1
         place.clear()
         doing: list[Callable[[], object]] = []
 
         def before() -> None:
-            doing[:] = [work(place.map(fd, next(turn) % parts * _PART))]
+            doing[:] = [work(place.map(fd, next(turn) % parts * PART))]
 
         def after() -> None:
             doing.clear()
@@ -87,8 +87,8 @@ def first_touch(_context: Context, rounds: int) -> AbstractContextManager[Bench]
 @contextlib.contextmanager
 def second_touch(_context: Context, _rounds: int) -> Iterator[Bench]:
     marks, stride, turns = bytes([1]) * _PAGES, slice(None, None, PAGE), 16
-    with _written("second_touch", _PART) as fd:
-        place = Place(_PART)
+    with written("second_touch", PART) as fd:
+        place = Place(PART)
         view = place.map(fd)
         view[stride] = marks
 
@@ -100,22 +100,22 @@ def second_touch(_context: Context, _rounds: int) -> Iterator[Bench]:
 
 
 def seq_read(_context: Context, _rounds: int) -> AbstractContextManager[Bench]:
-    into = memoryview(bytearray(_PART))
+    into = memoryview(bytearray(PART))
     everything = slice(None)
     return _each_part(
-        "seq_read", 1, lambda view: lambda: into.__setitem__(everything, view), _PART >> 10
+        "seq_read", 1, lambda view: lambda: into.__setitem__(everything, view), PART >> 10
     )
 
 
 def seq_write(context: Context, _rounds: int) -> AbstractContextManager[Bench]:
-    data, everything = context.random.randbytes(_PART), slice(None)
+    data, everything = context.random.randbytes(PART), slice(None)
     return _each_part(
-        "seq_write", 1, lambda view: lambda: view.__setitem__(everything, data), _PART >> 10
+        "seq_write", 1, lambda view: lambda: view.__setitem__(everything, data), PART >> 10
     )
 
 
 def _shuffled(context: Context) -> list[slice]:
-    pages = [slice(at, at + PAGE) for at in range(0, _PART, PAGE)]
+    pages = [slice(at, at + PAGE) for at in range(0, PART, PAGE)]
     context.random.shuffle(pages)
     return pages
 
@@ -127,7 +127,7 @@ def rand_read(context: Context, _rounds: int) -> AbstractContextManager[Bench]:
         sources = [view[one] for one in pages]
         return lambda: deque(map(into.__setitem__, repeat(everything), sources), maxlen=0)
 
-    return _each_part("rand_read", 1, work, _PART >> 10)
+    return _each_part("rand_read", 1, work, PART >> 10)
 
 
 def rand_write(context: Context, _rounds: int) -> AbstractContextManager[Bench]:
@@ -136,7 +136,7 @@ def rand_write(context: Context, _rounds: int) -> AbstractContextManager[Bench]:
     def work(view: memoryview) -> Callable[[], object]:
         return lambda: deque(map(view.__setitem__, pages, repeat(data)), maxlen=0)
 
-    return _each_part("rand_write", 1, work, _PART >> 10)
+    return _each_part("rand_write", 1, work, PART >> 10)
 
 
 # The minimum where a window has one timer tick or two (4 ms each): which, is chance, and the

@@ -10,7 +10,7 @@ from pathlib import Path
 import patchlab
 from patchlab.config import fragments, sources
 from patchlab.config.lines import KeyPath
-from patchlab.config.machine import limits, machine, sampling
+from patchlab.config.machine import limits, machine, sampling, size
 from patchlab.config.names import require_name, unknown
 from patchlab.config.resolve import Place, variant
 from patchlab.config.schema import BaseFile, LabFile
@@ -147,6 +147,7 @@ def _run(document: Document[LabFile], name: str, names: _Names) -> RunPlan:
         baseline=_baseline(document, name, names, arms),
         features=table.features,
         sensitivity=_sensitivity(document, name),
+        disk=size(table.disk) if table.disk else 0,
     )
 
 

@@ -21,7 +21,7 @@ _FORM = (
     "base + cmdline:NAME=VALUE, base + cpu:NAME"
 )
 # No quote and no blank: the option is one word of the kernel's command line.
-_OPTION = re.compile(r"[A-Za-z0-9_.-]+(=[A-Za-z0-9_.,:/@%*-]*)?", re.ASCII)
+_OPTION = re.compile(r"[A-Za-z0-9_.-]+(=[A-Za-z0-9_.,:/@%*!-]*)?", re.ASCII)
 # What the lab sets itself, so that a guest comes up and two boots can be compared.
 _OWN = re.compile(r"(init|root\w*|console|earlyprintk|panic|virtme\S*|lab\.pad)(=.*)?", re.ASCII)
 

@@ -140,6 +140,7 @@ class RunTable(Table, frozen=True):
     baseline: Text = "base"
     fragments: tuple[Text, ...] = ()
     sensitivity: tuple[Text, ...] = ()
+    disk: Size | None = None
 
 
 class LabFile(Table, frozen=True):

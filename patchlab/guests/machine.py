@@ -26,7 +26,7 @@ from pathlib import Path
 
 from patchlab import full, proc, sandbox, scratch
 from patchlab.errors import LostInstrument
-from patchlab.guests import hang, keys
+from patchlab.guests import hang, keys, outside
 from patchlab.guests.guest import Console, Guest, GuestCrashed, GuestTimedOut, connect
 from patchlab.guests.vigil import Vigil
 from patchlab.model import Image, Limits, Machine, Root
@@ -40,6 +40,7 @@ SHARE = "/run/lab"  # where the guest sees its read-only share
 ICOUNT_SHIFT = 1  # one instruction is 2**1 ns of guest time
 _READY = "lab.ready"
 _MONITOR = "qmp.sock"
+_DISK = "disk0"
 COUNTS = "counts"
 # Each costs a mount under TCG and a piece of the command line, which virtme-ng keeps short.
 _WRITABLE = ("/etc", "/mnt", "/root", "/var")
@@ -120,6 +121,16 @@ def pmem_argv(machine: Machine, folder: Path) -> list[str]:
     return argv
 
 
+def disk_argv(machine: Machine, folder: Path) -> list[str]:
+    """The disk that a run may want; the guest knows it by its serial number."""
+    if not machine.disk:
+        return []
+    return [
+        *("-drive", f"if=none,id=disk,file={folder / _DISK},format=raw"),
+        *("-device", "virtio-blk-pci,drive=disk,serial=lab.disk"),
+    ]
+
+
 def network_argv(port: int) -> list[str]:
     """One card; the only thing that it reaches is the forwarded SSH port of the host."""
     return [
@@ -138,6 +149,8 @@ def control_argv(folder: Path, start: Start) -> list[str]:
         *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
         *("-seed", str(start.seed & 0xFFFFFFFF)),
     ]
+    if start.kind is BootKind.CHECK:
+        argv += outside.argv(folder)
     if start.gdb:
         argv += ["-gdb", f"unix:{folder / 'gdb.sock'},server=on,wait=off"]
     if start.plugin:
@@ -217,7 +230,9 @@ def boot(
         with full.told("a boot", Path(tempfile.gettempdir()), full.TMP_REMEDY):
             private = stack.enter_context(scratch.folder("boot"))
             share = _fill_share(private / "share", start.code, host_key, user_key)
-            _backing_files(machine, private)
+            files = _backing_files(machine, private)
+        if start.kind is BootKind.CHECK:
+            stack.enter_context(outside.beside(private, files))
         ready = stack.enter_context(_listen(private / "ready.sock"))
         console = Console(folder / "console.log")
         stack.callback(console.keep_marks)
@@ -275,13 +290,18 @@ def _shared(path: Path) -> bool:
     return path.is_file() and not hidden
 
 
-def _backing_files(machine: Machine, folder: Path) -> None:
-    """The pmem devices. Sparse, and all that they may come to take has to be free."""
-    need = sum(device.size for device in machine.pmem)
+def _backing_files(machine: Machine, folder: Path) -> list[Path]:
+    """The pmem devices' files. Sparse, and all that they may come to take has to be free."""
+    need = sum(device.size for device in machine.pmem) + machine.disk
     full.require("the guest's pmem devices", folder, need, full.TMP_REMEDY)
-    for number, device in enumerate(machine.pmem):
-        with (folder / f"pmem{number}").open("wb") as file:
+    if machine.disk:
+        with (folder / _DISK).open("wb") as file:
+            file.truncate(machine.disk)
+    files = [folder / f"pmem{number}" for number in range(len(machine.pmem))]
+    for path, device in zip(files, machine.pmem, strict=True):
+        with path.open("wb") as file:
             file.truncate(device.size)
+    return files
 
 
 @contextlib.contextmanager
@@ -306,6 +326,7 @@ def _qemu(
                 *clock_argv(start.clock),
                 *cpu_argv(machine, start.kind, start.clock, start.cpu),
                 *pmem_argv(machine, private),
+                *disk_argv(machine, private),
                 *network_argv(port),
                 *control_argv(private, start),
             ]
@@ -338,6 +359,7 @@ def _process(
         cwd=private,
         read=[root.disk, start.image.folder, _virtme_guest_tools(), share, *_plugin(start)],
         write={private: private},
+        env=outside.environment(private),
         network=True,
         devices=[Path("/dev/kvm")] if start.clock is Clock.WALL else [],
     )

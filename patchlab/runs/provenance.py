@@ -37,6 +37,7 @@ def gather(
                 f"mounted {','.join(d.mount)}"
                 for n, d in enumerate(lab.machine.pmem)
             },
+            **({"disk": f"{lab.machine.disk >> 20} MiB"} if lab.machine.disk else {}),
         },
         virtme=f"virtme-ng {metadata.version('virtme-ng')}",
     )

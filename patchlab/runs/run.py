@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from patchlab import proc
@@ -81,6 +81,7 @@ def execute(
     ``resume`` goes on with the newest unfinished run of that name, if its ground is the same.
     """
     begun, before = time.monotonic(), _Stages()
+    lab = replace(lab, machine=replace(lab.machine, disk=plan.disk))
     ready = _ready(lab, plan, place, progress, wanted, before)
     with contextlib.ExitStack() as stack:
         found = earlier(plan.name, ready.ground, place, progress, resume, stack)
@@ -140,6 +141,7 @@ def _own_ground(lab: Lab, plan: RunPlan, image: Image, clock: Clock) -> dict[str
         **{f"CPU model {name}": dict(lab.machine.models)[name] for name in _models(plan)},
         **({"sensitivity": ", ".join(plan.sensitivity)} if plan.sensitivity else {}),
         "pmem devices": " ".join(str(device) for device in lab.machine.pmem),
+        **({"disk": str(lab.machine.disk)} if lab.machine.disk else {}),
         "agent": machine.agent_digest(),
         _KNOWN_SPLATS: content.digest(known.read_bytes() if known.is_file() else b""),
     }

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""MAP_DIRECT: the order of locks, and the blocks of a file that everybody tries to move."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import threading
+import time
+
+from guest.checking import need
+from guest.features.map_direct_rig import (
+    POSTED,
+    SIZE,
+    V6,
+    V9,
+    held,
+    map_direct,
+    mover,
+    need_dialect,
+    need_mount,
+    new_file,
+    planted,
+)
+from guest.libc import READ, SHARED, WRITE, Map
+from guest.victims import Victim, pin
+from guest.words import Check, CheckError, Context
+
+_SECONDS = 5.0
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.pwrite.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_long)
+_libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+_MADV_DONTNEED = 4
+
+
+def _log() -> int:
+    fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
+    os.lseek(fd, 0, os.SEEK_END)
+    return fd
+
+
+def _reports(log: int) -> list[str]:
+    """What lockdep and the watchdogs have said since ``_log()``."""
+    found = []
+    with contextlib.suppress(BlockingIOError):
+        while record := os.read(log, 8192):
+            text = record.decode("utf-8", "replace").partition(";")[2].splitlines()[0]
+            if "possible circular locking" in text or "possible recursive" in text:
+                found.append(text)
+    os.close(log)
+    return found
+
+
+def lock_order(_context: Context) -> str:
+    """One thread writes to the file from a map of it, the other maps and unmaps it."""
+    need_dialect()
+    log = _log()
+    with new_file("order") as (_, fd):
+        victim = Victim(lambda: _race(fd))
+        try:
+            if not victim.ended(_SECONDS * 4):
+                raise CheckError("write(2) from a map and mmap(2) wait for each other")
+            need(victim.status == 0, f"the race ended with {victim.said()}")
+        finally:
+            victim.close()
+    reports = _reports(log)
+    need(not reports, f"lockdep: {reports}")
+    return f"{_SECONDS:.0f} s, nothing hangs and lockdep says nothing"
+
+
+def _race(fd: int) -> None:
+    stop = time.monotonic() + _SECONDS
+
+    def write() -> None:
+        pin(0)
+        with Map(fd, SIZE, READ | WRITE, SHARED) as source:
+            while time.monotonic() < stop:
+                _libc.madvise(source.address, SIZE, _MADV_DONTNEED)
+                _libc.pwrite(fd, source.address, SIZE // 2, SIZE // 2)
+
+    def remap() -> None:
+        pin(1)
+        while time.monotonic() < stop:
+            with contextlib.suppress(OSError):
+                map_direct(fd).close()
+
+    threads = [threading.Thread(target=one) for one in (write, remap)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+
+
+def nothing_moves(context: Context) -> str:
+    """Other processes try all that moves blocks; the holder compares where they are."""
+    need_mount()
+    with held("stress") as one, new_file("mover") as (other_path, _):
+        seeds = [context.random.randrange(1 << 32) for _ in range(3)]
+        with contextlib.ExitStack() as stack:
+            movers = [stack.enter_context(mover(one.path, other_path, seed)) for seed in seeds]
+            looks, limit = 0, time.monotonic() + _SECONDS
+            while time.monotonic() < limit:
+                one.unmoved(f"look {looks}")
+                looks += 1
+            for moving in movers:
+                need(not moving.ended(), f"a mover: {moving.said()}")
+        # Movers that waited for a lease were killed before it was returned.
+        one.unmoved("after the stress")
+    return f"{looks} looks in {_SECONDS:.0f} s, no extent moved"
+
+
+CHECKS = (
+    Check("D23", "write(2) from a map of its file and mmap(2) take their locks in one order",
+          "Linux mm/filemap.c, the order of locks", "no report of lockdep, no hang", lock_order,
+          red=f"{POSTED} + config:debug", green=V6),
+    Check("D24", "The extents are the same before, during and after others try to move them",
+          "mmap(2) of the posting of 2017-08-23", "the same extents at every look", nothing_moves,
+          red="; ".join((planted("unsealed"), planted("unleased", V9))), green=V6),
+)  # fmt: skip
