@@ -45,10 +45,12 @@ _ROOMS = (
     map_direct_room,
     map_direct_stress,
 )
+# On v6-asposted it leaves a count behind in an inode that the slab gives out again, with the seal.
+_LAST = "D19"
 CHECKS = tuple(
     sorted(
         (check for room in _ROOMS for check in room.CHECKS),
-        key=lambda one: int(one.id.removeprefix("D")),
+        key=lambda one: (one.id == _LAST, int(one.id.removeprefix("D"))),
     )
 )
 FEATURE = Feature(CHECKS, map_direct_times.METRICS, prepare)
