@@ -3,8 +3,9 @@
 
 The base, with the variant's config fragments, is built first, and its tree kept. A variant
 with patches starts from a clone of that tree, so make compiles only what they touch; the
-clone is thrown away. Everything that make runs comes from the tree, so it runs in the
-sandbox, which shows the tree at one fixed path.
+clone is thrown away, unless it took long: then stacks that begin with the same revisions
+start from it. Everything that make runs comes from the tree, so it runs in the sandbox, which
+shows the tree at one fixed path.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -36,9 +37,12 @@ from patchlab.store import content
 _RECIPE = "1"
 _MANIFEST = "image.json"
 _TREE = "tree"
+_BUILT = "built.json"
 _STEPS = "steps"  # a room of the cache: how many steps each variant took last time
 # What a variant's first build takes beyond its changed files: modpost, links, compression.
 _LINK_STEPS = 60
+# A tree of 1 GB is worth keeping when it took about this many steps, some minutes.
+_KEPT_STEPS = 600
 _RELEASE = re.compile(r"[\w.+~-]{1,64}", re.ASCII)
 
 
@@ -85,7 +89,8 @@ def build(
         tree.require_room_for_trees(cache.room("trees"))
         sources = source.fetch(variant.base, cache, progress)
         base = _base_tree(plan_of(unpatched(variant), lab, cache), sources, shop)
-        content.publish(images, plan.key, lambda to: _image(plan, sources, base, to, shop))
+        start = _longest_start(variant, shop) or base
+        content.publish(images, plan.key, lambda to: _image(plan, sources, start, to, shop))
     return _load(images / plan.key, plan)
 
 
@@ -177,20 +182,50 @@ def _base_tree(plan: Plan, sources: SourceTree, shop: Shop) -> Path:
     return content.publish(shop.cache.room("trees"), plan.key, fill) / _TREE
 
 
-def _image(plan: Plan, sources: SourceTree, base: Path, to: Path, shop: Shop) -> None:
+def _longest_start(variant: Variant, shop: Shop) -> Path | None:
+    """The kept tree that has most of the variant's revisions built, from the first on."""
+    for count in range(len(variant.revisions), 0, -1):
+        if found := _kept(replace(variant, revisions=variant.revisions[:count]), shop):
+            return found
+    return None
+
+
+def _kept(variant: Variant, shop: Shop) -> Path | None:
+    """The tree that is kept of just this variant."""
+    key = plan_of(variant, shop.lab, shop.cache).key
+    entry = content.use(shop.cache.room("trees"), key)
+    return entry / _TREE if entry else None
+
+
+def _image(plan: Plan, sources: SourceTree, start: Path, to: Path, shop: Shop) -> None:
     """Fill ``to`` with the image; what it was built in goes before it is published."""
     if not plan.variant.revisions:
-        _collect(plan, base, (), sources, to)
+        _collect(plan, start, (), sources, to)
         return
     folder = to / _TREE
     with shop.progress.step(f"tree of {plan.variant.name}"):
-        newest = tree.clone(sources.folder, base, folder)
+        newest = tree.clone(sources.folder, start, folder, _built(start).patched)
         patches = series.apply(folder, plan.variant.revisions, shop.progress)
-        tree.date_patched(folder, (file for patch in patches for file in patch.files), newest)
+        tree.date_patched(folder, _patched(patches), newest, start)
     with pristine.guarded(sources, shop.cache):
         compile_tree(plan, folder, patches, shop)
     _collect(plan, folder, patches, sources, to)
-    shutil.rmtree(folder)
+    if _built(folder).steps >= _KEPT_STEPS:
+        content.publish(shop.cache.room("trees"), plan.key, lambda kept: _keep(folder, kept))
+    shutil.rmtree(folder, ignore_errors=True)
+    (to / _BUILT).unlink()
+
+
+def _keep(folder: Path, to: Path) -> None:
+    """Move a built tree to where stacks find it."""
+    for path in folder.glob(".tmp_vmlinux*"):
+        path.unlink()
+    shutil.copyfile(folder.parent / _BUILT, to / _BUILT)
+    folder.rename(to / _TREE)
+
+
+def _patched(patches: Iterable[AppliedPatch]) -> tuple[str, ...]:
+    return tuple(sorted({file for patch in patches for file in patch.files}))
 
 
 class Built(msgspec.Struct):
@@ -198,6 +233,11 @@ class Built(msgspec.Struct):
 
     seconds: float
     steps: int
+    patched: tuple[str, ...] = ()  # files that patches wrote
+
+
+def _built(folder: Path) -> Built:
+    return msgspec.json.decode((folder.parent / _BUILT).read_bytes(), type=Built)
 
 
 def compile_tree(plan: Plan, folder: Path, patches: tuple[AppliedPatch, ...], shop: Shop) -> None:
@@ -221,8 +261,8 @@ def compile_tree(plan: Plan, folder: Path, patches: tuple[AppliedPatch, ...], sh
         total = _expected_steps(plan.variant, patches, memory, folder)
         steps = maker.build(lambda done: step.advance(done, max(total, done)))
     memory.write_text(str(steps))
-    built = Built(time.monotonic() - begun, steps)
-    (folder.parent / "built.json").write_bytes(msgspec.json.encode(built))
+    built = Built(time.monotonic() - begun, steps, _patched(patches))
+    (folder.parent / _BUILT).write_bytes(msgspec.json.encode(built))
     shutil.copyfile(log, folder.parent / "build.log")
 
 
@@ -238,7 +278,7 @@ def _expected_steps(
         return int(text)
     if not variant.revisions:
         return variant.base.build_steps
-    files = {file for patch in patches for file in patch.files}
+    files = _patched(patches)
     headers = any(file.endswith(".h") for file in files)
     return (tree.dependants(folder, files) if headers else len(files)) + _LINK_STEPS
 
@@ -249,11 +289,9 @@ def _collect(
     """Copy what an image is out of the built tree, and write its manifest."""
     for name, path in make.PRODUCTS.items():
         shutil.copyfile(product(folder, path), to / name)
-    built = msgspec.json.decode((folder.parent / "built.json").read_bytes(), type=Built)
+    built = _built(folder)
     if folder.parent != to:
         shutil.copyfile(folder.parent / "build.log", to / "build.log")
-    else:
-        (to / "built.json").unlink()
     made = Image(
         key=plan.key,
         variant=plan.variant.name,

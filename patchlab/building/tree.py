@@ -13,11 +13,12 @@ which is up to date for make, and patched files one second more.
 from __future__ import annotations
 
 import contextlib
+import filecmp
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -50,11 +51,12 @@ def require_room_for_trees(folder: Path) -> None:
             ) from error
 
 
-def clone(source: Path, built: Path | None, to: Path) -> int:
+def clone(source: Path, built: Path | None, to: Path, patched: Collection[str] = ()) -> int:
     """Make ``to`` a copy of ``source``, and of what building ``built`` added or changed.
 
     ``built`` is itself such a clone, and all of its files get one date, so that make goes on
-    where the build of ``built`` ended. ``to`` must not exist; all three are on one filesystem.
+    where the build of ``built`` ended. ``patched`` are files that patches wrote there: ``to``
+    gets those of ``source``. ``to`` must not exist; all three are on one filesystem.
     Returns the date of the newest source in nanoseconds, for ``date_patched``. Raises
     LostInstrument when the host's clock is before it.
     """
@@ -62,7 +64,7 @@ def clone(source: Path, built: Path | None, to: Path) -> int:
     newest, added = _compare(source, made)
     _require_later(newest, source)
     proc.run(["cp", "-al", "--", str(source), str(to)], deadline=_DEADLINE)
-    for path in added:
+    for path in set(added).difference(patched):
         target = to / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)
@@ -71,14 +73,24 @@ def clone(source: Path, built: Path | None, to: Path) -> int:
     return newest
 
 
-def date_patched(tree: Path, files: Iterable[str], newest: int) -> None:
-    """Date the files that patches wrote after all that ``clone`` put there."""
+def date_patched(tree: Path, files: Iterable[str], newest: int, built: Path) -> None:
+    """Date the files that patches wrote after all that ``clone`` put there.
+
+    But for those that are what they were when ``built`` was: its objects are made from them.
+    """
     for name in files:
         path = tree / name
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             # A link to the shared source is what the patch did not write.
             if path.lstat().st_nlink == 1:
-                os.utime(path, ns=(newest + _LATER,) * 2, follow_symlinks=False)
+                date = newest if _same(path, built / name) else newest + _LATER
+                os.utime(path, ns=(date, date), follow_symlinks=False)
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether both are plain files of the same bytes; a patch may have made a link to anywhere."""
+    plain = all(path.is_file() and not path.is_symlink() for path in (one, other))
+    return plain and filecmp.cmp(one, other, shallow=False)
 
 
 def dependants(tree: Path, files: Iterable[str]) -> int:

@@ -64,17 +64,50 @@ def test_make_rebuilds_what_was_patched_and_nothing_else(
     assert make(clone) == []
     patch(clone, "one.c", "patched\n")
     date(clone / "one.c", time.time() - 2 * DAY)  # a clock set back while the patch went in
-    tree.date_patched(clone, ["one.c", "gone/with/the.patch"], newest)
+    tree.date_patched(clone, ["one.c", "gone/with/the.patch"], newest, built)
     assert make(clone) == ["one.o"]
     assert (clone / "one.o").read_text() == "patched\nh\n"
     assert make(clone) == []
+
+
+def test_a_stack_starts_from_the_tree_that_has_its_first_patches_built(
+    built: Path, tmp_path: Path
+) -> None:
+    first, stack, patched = tmp_path / "first", tmp_path / "stack", ["common.h", "new.h", "two.c"]
+    newest = tree.clone(tmp_path / "source", built, first)
+    texts = dict(zip(patched, ["first\n"] * 3, strict=True))
+    for name, text in texts.items():
+        patch(first, name, text)
+    tree.date_patched(first, patched, newest, built)
+    assert make(first) == ["one.o", "two.o"]
+
+    newest = tree.clone(tmp_path / "source", first, stack, patched)
+    assert (stack / "common.h").samefile(tmp_path / "source/common.h")
+    assert not (stack / "new.h").exists()
+    for name, text in (texts | {"two.c": "both\n"}).items():
+        patch(stack, name, text)
+    tree.date_patched(stack, patched, newest, first)
+    assert make(stack) == ["two.o"]
+    assert (stack / "one.o").read_text() == "one\nfirst\n"
+    assert (stack / "two.o").read_text() == "both\nfirst\n"
+
+
+def test_a_link_is_never_what_it_was_when_its_objects_were_made(
+    built: Path, tmp_path: Path
+) -> None:
+    clone = tmp_path / "clone"
+    newest = tree.clone(tmp_path / "source", built, clone)
+    (clone / "one.c").unlink()
+    (clone / "one.c").symlink_to(built / "one.c")
+    tree.date_patched(clone, ["one.c"], newest, built)
+    assert (clone / "one.c").lstat().st_mtime_ns > newest
 
 
 def test_a_clone_dates_no_file_that_it_shares(built: Path, tmp_path: Path) -> None:
     before = (tmp_path / "source/two.c").stat().st_mtime_ns
     clone = tmp_path / "clone"
     newest = tree.clone(tmp_path / "source", built, clone)
-    tree.date_patched(clone, ["two.c"], newest)
+    tree.date_patched(clone, ["two.c"], newest, built)
     assert (tmp_path / "source/two.c").stat().st_mtime_ns == before
     assert (clone / "two.c").samefile(tmp_path / "source/two.c")
 
