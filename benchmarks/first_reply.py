@@ -14,7 +14,7 @@ from benchmarks.bench import BASE, Bench
 from benchmarks.record import Found, Row
 from patchlab import proc
 from patchlab.errors import LabError, LostInstrument
-from patchlab.guests import machine
+from patchlab.guests import command_line, machine
 from patchlab.guests.guest import GuestCrashed, GuestTimedOut
 from patchlab.model import Image, Root
 from patchlab.record import BootKind, Clock
@@ -73,7 +73,7 @@ def _ratio(what: str, ours: list[float], theirs: list[float], why: str) -> Row:
 def _lab(bench: Bench, image: Image, guest_root: Root, folder: Path) -> tuple[float, float]:
     folder.mkdir(exist_ok=True)
     begun = time.monotonic()
-    start = machine.Start(image, BootKind.CHECK, Clock.TCG, bench.lab.sampling.seed)
+    start = command_line.Start(image, BootKind.CHECK, Clock.TCG, bench.lab.sampling.seed)
     lab = bench.lab
     try:
         with machine.boot(start, guest_root, lab.machine, lab.limits, folder) as running:

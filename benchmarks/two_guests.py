@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from benchmarks.bench import BASE, Bench
 from benchmarks.record import Found, Row
 from patchlab.errors import LostInstrument, MissingTool
-from patchlab.guests import machine
+from patchlab.guests import command_line, machine
 from patchlab.model import Image, Root
 from patchlab.progress import Silent
 from patchlab.record import BootKind, BootRecord, Clock, MetricInfo, Outcome
@@ -70,7 +70,7 @@ def _make(
     guests: int,
 ) -> list[BootRecord]:
     def one(seed: int) -> BootRecord:
-        start = machine.Start(image, BootKind.BENCH, Clock.ICOUNT, seed)
+        start = command_line.Start(image, BootKind.BENCH, Clock.ICOUNT, seed)
         task = measure.Task(start, image.variant, 0, 0, (), metrics)
         folder = bench.folder("two-guests") / f"{guests}-{seed}"
         with Silent().step("") as step:

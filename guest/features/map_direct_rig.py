@@ -146,9 +146,12 @@ class Held:
         """``change()`` fails and changes nothing or, with a lease, waits for the holder."""
         if dialect() is Dialect.LEASE:
             return self._waits(what, change)
-        failed = error_of(change)
-        need(failed == wanted, f"{what} gave {libc.name_of(failed)}")
-        self.unmoved(what)
+        for whose, failed in (
+            ("", error_of(change)),
+            (", without the right", without_right(lambda: error_of(change))),
+        ):
+            need(failed == wanted, f"{what}{whose} gave {libc.name_of(failed)}")
+            self.unmoved(f"{what}{whose}")
         return f"{what} {libc.name_of(failed)}"
 
     def _waits(self, what: str, change: Callable[[], object]) -> str:

@@ -13,7 +13,7 @@ from patchlab import full, proc, scratch
 from patchlab.errors import LostInstrument, MissingTool
 from patchlab.explain import counts
 from patchlab.explain.counts import Region, Trace, Window
-from patchlab.guests import kvm, machine
+from patchlab.guests import command_line, kvm, machine
 from patchlab.guests.guest import AgentRefused, GuestCrashed, GuestTimedOut
 from patchlab.model import Image, Lab, Limits, Root, Sampling, cpu_of, options_of
 from patchlab.record import BootKind, Clock, MetricInfo
@@ -63,7 +63,7 @@ def trace(order: Order, root: Root, lab: Lab) -> Trace:
     with scratch.folder("try") as folder:
         full.require("the counts of instructions", folder, need * _WINDOW, full.TMP_REMEDY)
         plugin = compiled(folder)
-        start = machine.Start(
+        start = command_line.Start(
             order.image,
             BootKind.BENCH,
             Clock.ICOUNT,
@@ -75,7 +75,7 @@ def trace(order: Order, root: Root, lab: Lab) -> Trace:
         try:
             with machine.boot(start, root, lab.machine, lab.limits, folder) as running:
                 told = _ask(order, running, lab)
-                data = _read(running.folder / machine.COUNTS)
+                data = _read(running.folder / command_line.COUNTS)
                 machine.await_exit(running, lab.limits.poweroff)
         except (GuestCrashed, GuestTimedOut, AgentRefused) as error:
             raise LostInstrument(

@@ -15,7 +15,7 @@ import msgspec
 
 from patchlab import host, proc, scratch
 from patchlab.errors import LostInstrument
-from patchlab.guests import machine
+from patchlab.guests import command_line, machine
 from patchlab.guests.guest import GuestCrashed, GuestTimedOut
 from patchlab.model import Image, Lab, Limits, Root
 from patchlab.paths import Cache
@@ -41,7 +41,7 @@ class Proof(msgspec.Struct, frozen=True):
 
 def qemu_version() -> str:
     """The first line of ``qemu-system-x86_64 --version``. Raises MissingTool."""
-    return proc.run([machine.QEMU, "--version"], deadline=30).output.splitlines()[0].strip()
+    return proc.run([command_line.QEMU, "--version"], deadline=30).output.splitlines()[0].strip()
 
 
 def remembered(cache: Cache) -> Proof:
@@ -73,7 +73,7 @@ def clock(proof: Proof) -> Clock:
 
 
 def _try(image: Image, root: Root, lab: Lab) -> Proof:
-    start = machine.Start(image, BootKind.CHECK, Clock.WALL, seed=1)
+    start = command_line.Start(image, BootKind.CHECK, Clock.WALL, seed=1)
     limits = Limits(_PATIENCE, _PATIENCE, _PATIENCE, _PATIENCE, _PATIENCE)
     when = datetime.now(UTC).isoformat(timespec="seconds")
     with scratch.folder("proof") as folder:
@@ -99,7 +99,7 @@ def _said(folder: Path) -> str:
         log = folder / name
         if log.is_file():
             for line in log.read_text(errors="replace").splitlines():
-                by_qemu = line.startswith(("KVM", machine.QEMU))
+                by_qemu = line.startswith(("KVM", command_line.QEMU))
                 if by_qemu and "kvm" in line.lower():
                     return line[:200]
     return ""

@@ -10,7 +10,7 @@ from pathlib import Path
 from patchlab import scratch
 from patchlab.building import build
 from patchlab.errors import LostInstrument
-from patchlab.guests import machine, root
+from patchlab.guests import command_line, machine, root
 from patchlab.guests.guest import AgentRefused, GuestCrashed, GuestTimedOut
 from patchlab.model import Lab, Variant
 from patchlab.paths import Cache
@@ -39,7 +39,7 @@ def guest(
     guest_root = root.make(lab.machine, cache, progress)
     lab = patient(lab, image)
     seed, options = lab.sampling.seed, variant.options
-    start = machine.Start(image, BootKind.CHECK, Clock.TCG, seed, options, gdb=gdb)
+    start = command_line.Start(image, BootKind.CHECK, Clock.TCG, seed, options, gdb=gdb)
     with scratch.folder("guest") as folder, contextlib.ExitStack() as up:
         with progress.step(f"boot {variant.name}"):
             try:

@@ -11,7 +11,7 @@ import msgspec
 
 from patchlab import proc
 from patchlab.errors import LabError
-from patchlab.guests.machine import GUEST_CODE
+from patchlab.guests.command_line import GUEST_CODE
 from patchlab.record import CheckInfo, MetricInfo
 
 

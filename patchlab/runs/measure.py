@@ -12,7 +12,7 @@ from typing import Any
 
 from patchlab import full
 from patchlab.errors import LostInstrument
-from patchlab.guests import console, machine
+from patchlab.guests import command_line, console, machine
 from patchlab.guests.guest import AgentRefused, GuestCrashed, GuestTimedOut
 from patchlab.model import Image, Lab, Root
 from patchlab.progress import Step
@@ -36,7 +36,7 @@ _SLOWER = 6
 class Task:
     """One boot and what is to be done in it."""
 
-    start: machine.Start
+    start: command_line.Start
     variant: str
     block: int
     order: int
@@ -187,7 +187,7 @@ def _prepare(feature: str, task: Task, running: machine.Running, lab: Lab) -> st
 
 def patient(lab: Lab, image: Image) -> Lab:
     """The lab with the deadlines for this image: those of a debug kernel are longer."""
-    if machine.DEBUG not in image.fragments:
+    if command_line.DEBUG not in image.fragments:
         return lab
     limits = lab.limits
     longer = {name: _SLOWER * getattr(limits, name) for name in ("boot", "check", "poweroff")}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from patchlab import proc
 from patchlab.building import build
-from patchlab.guests import console, kvm, machine, root
+from patchlab.guests import command_line, console, kvm, machine, root
 from patchlab.model import Image, Lab, Root, RunPlan, Variant, bench_arms, cpu_of, under
 from patchlab.paths import Cache
 from patchlab.progress import Progress
@@ -130,13 +130,14 @@ def _ready(
 def _own_ground(lab: Lab, plan: RunPlan, image: Image, clock: Clock) -> dict[str, str]:
     """The lab's own share of what decides what a boot means."""
     starts = (
-        machine.Start(image, BootKind.CHECK, _real(clock), 0),
-        machine.Start(image, BootKind.BENCH, clock, 0),
+        command_line.Start(image, BootKind.CHECK, _real(clock), 0),
+        command_line.Start(image, BootKind.BENCH, clock, 0),
     )
     known = lab.kernels / _KNOWN_SPLATS
     return {
         **{
-            f"options of a {one.kind} boot": " ".join(machine.kernel_options(one)) for one in starts
+            f"options of a {one.kind} boot": " ".join(command_line.kernel_options(one))
+            for one in starts
         },
         **{f"CPU model {name}": dict(lab.machine.models)[name] for name in _models(plan)},
         **({"sensitivity": ", ".join(plan.sensitivity)} if plan.sensitivity else {}),
@@ -244,7 +245,7 @@ def _check_tasks(
     kind, clock = BootKind.CHECK, _real(ready.clock)
     return [
         measure.Task(
-            machine.Start(ready.images[arm.name], kind, clock, lab.sampling.seed, arm.options),
+            command_line.Start(ready.images[arm.name], kind, clock, lab.sampling.seed, arm.options),
             arm.name,
             block=-1,
             order=order,
@@ -264,7 +265,7 @@ def _bench_tasks(plan: RunPlan, ready: _Ready, lab: Lab) -> list[measure.Task]:
     arms = booted(plan)
     return [
         measure.Task(
-            machine.Start(
+            command_line.Start(
                 ready.images[arm.name],
                 BootKind.BENCH,
                 ready.clock,

@@ -11,7 +11,7 @@ import pytest
 from guest import tracing
 from patchlab.explain import counts, trace
 from patchlab.explain.counts import Counts
-from patchlab.guests import machine
+from patchlab.guests import command_line
 
 TURNS = 1000
 # A multiboot image (its header is the first three words) that ends QEMU by isa-debug-exit.
@@ -52,8 +52,8 @@ def image(folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def windows(tmp_path_factory: pytest.TempPathFactory) -> tuple[Counts, ...]:
     folder = tmp_path_factory.mktemp("counter")
-    counted, plugin = folder / machine.COUNTS, trace.compiled(folder)
-    argv = [machine.QEMU, "-machine", "q35", "-display", "none", "-nodefaults", "-no-reboot"]
+    counted, plugin = folder / command_line.COUNTS, trace.compiled(folder)
+    argv = [command_line.QEMU, "-machine", "q35", "-display", "none", "-nodefaults", "-no-reboot"]
     argv += ["-accel", "tcg,thread=single", "-icount", "shift=1,sleep=off", "-m", "32"]
     argv += ["-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-kernel", str(image(folder))]
     argv += ["-plugin", f"file={plugin},out={counted}"]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from patchlab import config, full, scratch
-from patchlab.guests import machine
+from patchlab.guests import command_line, machine
 from patchlab.model import Machine
 
 LAB = Path(__file__).parents[2] / "lab.toml"
@@ -22,7 +22,7 @@ KILLED = """
 import sys, time
 from pathlib import Path
 from patchlab import config, scratch
-from patchlab.guests import machine
+from patchlab.guests import command_line, machine
 lab = config.load(Path(sys.argv[1]))
 with scratch.folder("boot", Path(sys.argv[2])) as private:
     machine._backing_files(lab.machine, private)
@@ -65,6 +65,6 @@ def test_a_killed_lab_leaves_none_behind(tmp_path: Path) -> None:
 def test_the_disk_is_of_a_run_and_not_of_every_machine(declared: Machine, tmp_path: Path) -> None:
     lab = config.load(LAB)
     assert lab.machine.disk == 0
-    assert machine.disk_argv(lab.machine, tmp_path) == []
+    assert command_line.disk_argv(lab.machine, tmp_path) == []
     assert lab.runs["map-direct"].disk == declared.disk
-    assert "serial=lab.disk" in " ".join(machine.disk_argv(declared, tmp_path))
+    assert "serial=lab.disk" in " ".join(command_line.disk_argv(declared, tmp_path))

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from patchlab import proc
-from patchlab.guests import hang, machine
+from patchlab.guests import command_line, hang
 from patchlab.guests.guest import Console, GuestCrashed, GuestTimedOut
 from patchlab.guests.vigil import Vigil
 
-QEMU = shutil.which(machine.QEMU)
+QEMU = shutil.which(command_line.QEMU)
 PANIC = "[    1.000000] Linux version 6.12.0\n[    2.000000] Kernel panic - not syncing: Oops\n"
 
 

@@ -6,14 +6,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from patchlab import config
-from patchlab.guests import machine
+from patchlab.guests import command_line
 from patchlab.runs import measure
 
 LAB = Path(__file__).parents[1] / "labs" / "two-pmem" / "lab.toml"
 
 
 def test_each_device_has_a_file_of_its_own_in_the_order_of_the_lab(tmp_path: Path) -> None:
-    argv = machine.pmem_argv(config.load(LAB).machine, tmp_path)
+    argv = command_line.pmem_argv(config.load(LAB).machine, tmp_path)
     assert argv == [
         *("-object", f"memory-backend-file,id=mem0,share=on,mem-path={tmp_path}/pmem0,"
           f"size={512 << 20}"),
@@ -26,7 +26,7 @@ def test_each_device_has_a_file_of_its_own_in_the_order_of_the_lab(tmp_path: Pat
 
 def test_the_memory_has_room_for_all_devices() -> None:
     lab = config.load(LAB)
-    [_, words] = machine.memory_argv(lab.machine)
+    [_, words] = command_line.memory_argv(lab.machine)
     sizes = dict(word.split("=") for word in words.split(","))
     assert sizes["size"] == "1024M"
     assert int(sizes["maxmem"].removesuffix("M")) >= 1024 + 512 + 256

@@ -18,8 +18,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from patchlab.runs import features
 from tests.planted.map_direct_faults import FAULTS, Fault, Replace
 
+_CHECKS = features.catalogue().of(["map_direct"]).checks
 _HERE = Path(__file__).parent
 _SERIES = _HERE.parents[1] / "patches" / "map-direct"
 _TARGET = _HERE / "patches" / "planted-map-direct"
@@ -234,18 +236,22 @@ def export(tree: Tree, target: Path) -> None:
     """The patches since the revision, and ``series``."""
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
-    tree.git("format-patch", "--quiet", "--notes", "--no-signature", "-o", str(target), "revision")
+    how = ("--quiet", "--notes", "--no-signature", "--zero-commit")
+    tree.git("format-patch", *how, "-o", str(target), "revision")
     names = sorted(path.name for path in target.glob("*.patch"))
     lines = ["# SPDX-License-Identifier: GPL-2.0-or-later", *names]
     (target / "series").write_text("\n".join(lines) + "\n")
 
 
 def table() -> str:
-    """What series.toml says of the faults."""
+    """What series.toml says of the faults: each with the checks that claim to fail on it."""
     lines = []
     for revision, faults in FAULTS.items():
         lines += ["#", f"# On {revision}:", "#"]
-        lines += [f"#   {one.name:<15} {one.check:<5} {one.title}" for one in faults]
+        for fault in faults:
+            place = f"planted-map-direct@{revision} md.plant={fault.name};"
+            claimed = [one.id for one in _CHECKS if place in f"{one.red};"]
+            lines += [f"#   {fault.name:<15} {check:<4} {fault.title}" for check in claimed]
     return "\n".join(lines)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from patchlab import config
 from patchlab.building import build
-from patchlab.guests import machine
+from patchlab.guests import command_line
 from patchlab.record import BootRecord
 from patchlab.runs import features
 from patchlab.store import content
@@ -22,7 +22,9 @@ def boots(proving: Proving) -> list[str]:
     checks = tuple(one for one in features.catalogue().checks if one.green == BASE)
     variant = config.find_variant(proving.lab, BASE)
     image_key = build.plan_key(variant, proving.lab, proving.cache)
-    code = [agent_code(machine.GUEST_CODE, one) for one in dict.fromkeys(c.feature for c in checks)]
+    code = [
+        agent_code(command_line.GUEST_CODE, one) for one in dict.fromkeys(c.feature for c in checks)
+    ]
     key = content.digest(RECIPE, image_key, machine_key(proving.lab), *code)
     made = evidence.row(evidence.load(file, Boot), key)
     if len(made) < BOOTS:

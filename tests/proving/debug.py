@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from patchlab import config
 from patchlab.building import build
-from patchlab.guests import machine
+from patchlab.guests import command_line
 from patchlab.record import BootRecord
 from patchlab.runs import features
 from patchlab.store import content
@@ -45,7 +45,7 @@ def _wanted(name: str, proving: Proving, before: dict[str, Argued]) -> Argued:
     variant = config.find_variant(lab, f"{name} + {FRAGMENT}")
     feature = lab.series[variant.revisions[0].series].feature
     image_key = build.plan_key(variant, lab, proving.cache)
-    code = agent_code(machine.GUEST_CODE, feature)
+    code = agent_code(command_line.GUEST_CODE, feature)
     key = content.digest(RECIPE, image_key, machine_key(lab), code)
     if key in before:
         return before[key]

@@ -12,7 +12,7 @@ import msgspec
 
 from patchlab import proc
 from patchlab.errors import LabError
-from patchlab.guests import console, kvm, machine, root
+from patchlab.guests import command_line, console, kvm, root
 from patchlab.model import Image, Lab, Machine
 from patchlab.paths import Cache
 from patchlab.progress import Progress
@@ -78,14 +78,14 @@ def agent_code(folder: Path, feature: str) -> str:
 
 def start(
     image: Image, proving: Proving, seed: int, options: tuple[str, ...] = ()
-) -> machine.Start:
+) -> command_line.Start:
     proved = kvm.remembered(proving.cache).state == "proved"
     clock = Clock.WALL if proved else Clock.TCG
-    return machine.Start(image, BootKind.CHECK, clock, seed, options)
+    return command_line.Start(image, BootKind.CHECK, clock, seed, options)
 
 
 def boot(
-    start: machine.Start,
+    start: command_line.Start,
     checks: tuple[CheckInfo, ...],
     proving: Proving,
     name: str,

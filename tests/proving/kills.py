@@ -13,7 +13,7 @@ from pathlib import Path
 
 from patchlab import config, proc
 from patchlab.building import build
-from patchlab.guests import machine, root
+from patchlab.guests import command_line, root
 from patchlab.model import Variant
 from patchlab.sources import source
 from patchlab.store import content
@@ -80,7 +80,7 @@ def kills(proving: Proving, stages: Mapping[str, Stage] = STAGES) -> list[str]:
     file = proving.evidence / "kills.json"
     variants = [config.find_variant(proving.lab, name) for name in ARMS]
     keys = [build.plan_key(variant, proving.lab, proving.cache) for variant in variants]
-    code = agent_code(machine.GUEST_CODE, FEATURE)
+    code = agent_code(command_line.GUEST_CODE, FEATURE)
     key = content.digest(RECIPE, *keys, machine_key(proving.lab), code, repr(sorted(stages)))
     plan = moments(stages)
     shown = [one for one in evidence.load(file, Kill) if one.key == key]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from patchlab import config
 from patchlab.building import build
 from patchlab.errors import UsageError
-from patchlab.guests import machine
+from patchlab.guests import command_line
 from patchlab.model import Image, Lab, Variant
 from patchlab.record import BootRecord, CheckInfo, Outcome
 from patchlab.runs import features
@@ -125,7 +125,7 @@ def _variant(proving: Proving, case: Case) -> Variant:
 def _key(case: Case, image: str, lab: Lab) -> str:
     """Names all that decides what a case shows: no commit, no date."""
     return content.digest(
-        *(RECIPE, image, machine_key(lab), agent_code(machine.GUEST_CODE, case.check.feature)),
+        *(RECIPE, image, machine_key(lab), agent_code(command_line.GUEST_CODE, case.check.feature)),
         *(case.check.feature, case.check.id, case.variant, case.expected, *case.options),
     )
 

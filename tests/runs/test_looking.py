@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from patchlab.guests import machine
+from patchlab.guests import command_line
 from patchlab.progress import Silent
 from patchlab.record import BootKind, BootRecord, Clock, Sample, StoredRun
 from patchlab.runs import looking, measure, resume, run, schedule
@@ -38,7 +38,7 @@ PLAN = dataclasses.replace(
 )
 TASKS = [
     measure.Task(
-        machine.Start(RUN.images[one.variant], BootKind.BENCH, Clock.ICOUNT, one.seed),
+        command_line.Start(RUN.images[one.variant], BootKind.BENCH, Clock.ICOUNT, one.seed),
         one.variant,
         one.block,
         one.order,

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patchlab import config
-from patchlab.guests import machine
+from patchlab.guests import command_line
 from patchlab.model import Image, RunPlan, Sampling
 from patchlab.record import BootKind, BootRecord, Clock, Outcome, StoredRun
 from patchlab.runs import measure, resume, schedule
@@ -38,11 +38,11 @@ def image(name: str) -> Image:
 def tasks(kind: BootKind) -> list[measure.Task]:
     """What a run of ARMS makes, in the plan's order."""
     if kind is BootKind.CHECK:
-        start = machine.Start(image("base"), kind, Clock.TCG, PLAN.seed)
+        start = command_line.Start(image("base"), kind, Clock.TCG, PLAN.seed)
         return [measure.Task(start, arm, -1, order, (), ()) for order, arm in enumerate(ARMS)]
     return [
         measure.Task(
-            machine.Start(image(one.variant), kind, Clock.ICOUNT, one.seed),
+            command_line.Start(image(one.variant), kind, Clock.ICOUNT, one.seed),
             one.variant,
             one.block,
             one.order,

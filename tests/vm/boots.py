@@ -9,7 +9,7 @@ from pathlib import Path
 
 from patchlab import config
 from patchlab.building import build
-from patchlab.guests import machine
+from patchlab.guests import command_line
 from patchlab.model import Image, Lab, Root
 from patchlab.paths import Cache
 from patchlab.progress import Silent
@@ -24,11 +24,11 @@ class Step:
         pass
 
 
-def check_start(image: Image, **options: object) -> machine.Start:
-    return machine.Start(image, BootKind.CHECK, Clock.TCG, 1, **options)  # type: ignore[arg-type]
+def check_start(image: Image, **options: object) -> command_line.Start:
+    return command_line.Start(image, BootKind.CHECK, Clock.TCG, 1, **options)  # type: ignore[arg-type]
 
 
-def task(start: machine.Start, catalogue: features.Catalogue) -> measure.Task:
+def task(start: command_line.Start, catalogue: features.Catalogue) -> measure.Task:
     """Every check in a check boot, every metric in a bench boot."""
     bench = start.kind is BootKind.BENCH
     return measure.Task(

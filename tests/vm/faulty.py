@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from patchlab.guests import machine, vigil
+from patchlab.guests import command_line, vigil
 from patchlab.model import Image, Lab, Root
 from patchlab.record import BootKind, BootRecord, Clock
 from patchlab.runs import features, measure
@@ -56,14 +56,14 @@ SLOW = "time.sleep(30)"
 def code(folder: Path, fate: str) -> Path:
     """A folder like guest/, whose agent meets ``fate``, a statement."""
     folder.mkdir()
-    shutil.copyfile(machine.GUEST_CODE / "start.sh", folder / "start.sh")
+    shutil.copyfile(command_line.GUEST_CODE / "start.sh", folder / "start.sh")
     (folder / "agent.py").write_text(_AGENT.format(fate=fate))
     return folder
 
 
 def task(image: Image, agent: Path, checks: int = 2) -> measure.Task:
     """A check boot with a few checks, which that agent answers."""
-    start = machine.Start(image, BootKind.CHECK, Clock.TCG, 1, code=agent)
+    start = command_line.Start(image, BootKind.CHECK, Clock.TCG, 1, code=agent)
     infos = features.catalogue().of(["virtio_pmem"]).checks[:checks]
     return measure.Task(start, image.variant, block=-1, order=0, checks=infos, metrics=())
 
@@ -83,7 +83,7 @@ def qemu() -> int:
     for pid in vigil.family(os.getpid()):
         with contextlib.suppress(OSError):  # others come and go
             program = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0", 1)[0]
-            if program.endswith(machine.QEMU.encode()):
+            if program.endswith(command_line.QEMU.encode()):
                 return pid
     raise AssertionError("no QEMU is below this process")
 

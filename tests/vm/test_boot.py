@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from patchlab.errors import LostInstrument
-from patchlab.guests import hang, machine
+from patchlab.guests import command_line, hang, machine
 from patchlab.guests.guest import AgentError, AgentRefused, GuestCrashed
 from patchlab.model import Image, Lab, Root
 from patchlab.record import BootKind, BootRecord, Clock, Outcome
@@ -58,7 +58,7 @@ def test_bench_boot_measures_every_metric_in_instructions(
     base: Image, guest_root: Root, lab: Lab, catalogue: features.Catalogue, tmp_path: Path
 ) -> None:
     few = replace(lab, sampling=replace(lab.sampling, samples=4, warmup=1))
-    start = machine.Start(base, BootKind.BENCH, Clock.ICOUNT, 1)
+    start = command_line.Start(base, BootKind.BENCH, Clock.ICOUNT, 1)
     fit = features.Catalogue((), tuple(m for m in catalogue.metrics if Clock.ICOUNT in m.clocks))
     record = boot(task(start, fit), guest_root, few, tmp_path)
     assert record.outcome is Outcome.PASSED, record.reason
@@ -169,7 +169,7 @@ def test_an_agent_that_is_none_is_a_lost_boot(
 ) -> None:
     code = tmp_path / "guest"
     code.mkdir()
-    (code / "start.sh").write_text((machine.GUEST_CODE / "start.sh").read_text())
+    (code / "start.sh").write_text((command_line.GUEST_CODE / "start.sh").read_text())
     (code / "agent.py").write_text(agent)
     start = check_start(base, code=code)
     record = boot(task(start, catalogue), guest_root, lab, tmp_path / "boot")
