@@ -18,7 +18,6 @@ from random import Random
 
 from guest import blocks, libc
 from guest.checking import need
-from guest.features import virtio_pmem
 from guest.features.map_direct_rig import (
     POINT,
     V6,
@@ -27,6 +26,7 @@ from guest.features.map_direct_rig import (
     loop_device,
     need_mount,
     planted,
+    remake,
 )
 from guest.libc import PAGE, READ, SHARED, WRITE, Map
 from guest.outside import Outside, outside
@@ -151,7 +151,9 @@ def power_cuts(context: Context) -> str:
     with outside() as there, contextlib.ExitStack() as stack:
         if not there.sees_flushes():
             raise Skipped("the host does not see the device's flushes: it has no C compiler")
-        _fresh(context)
+        # What earlier checks left behind would have to be sent.
+        need_mount()
+        remake(context.settings["pmem"][0])
         work = Workload(Random(context.random.randrange(1 << 32)))
         stack.callback(work.close)
         there.watch(0)
@@ -182,13 +184,6 @@ def _cut(there: Outside, image: Image, share: float, seed: int) -> dict[str, int
     told, pages = there.cut(0, share, seed)
     image.lay(pages)
     return told
-
-
-def _fresh(context: Context) -> None:
-    """A new filesystem: what earlier checks left behind would have to be sent."""
-    need_mount()
-    libc.unmount(POINT)
-    virtio_pmem.remake(Path("/dev/pmem0"), POINT, context.settings["pmem"][0])
 
 
 def _restless() -> None:

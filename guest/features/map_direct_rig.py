@@ -14,12 +14,14 @@ import signal
 import struct
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from guest import blocks, libc
 from guest.checking import error_of, need
+from guest.features import virtio_pmem
 from guest.libc import PAGE, READ, WRITE, Map
 from guest.victims import Victim
 from guest.words import CheckError, Skipped, Unsupported
@@ -228,6 +230,23 @@ def remounted(option: str) -> Iterator[None]:
         yield
     finally:
         _mount_again(device, "dax=always")
+
+
+@contextlib.contextmanager
+def remade(device: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[None]:
+    """A new filesystem as ``other`` says; afterwards a new one as ``device`` says."""
+    remake(other)
+    try:
+        yield
+    finally:
+        remake(device)
+
+
+def remake(device: Mapping[str, Any]) -> None:
+    """A new filesystem in place of the one that is there."""
+    node = Path(_device()[0])
+    libc.unmount(POINT)
+    virtio_pmem.remake(node, POINT, device)
 
 
 def _device() -> tuple[str, str]:
