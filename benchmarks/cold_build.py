@@ -94,7 +94,7 @@ def _side(
     limit = minutes * 60 or _WHOLE
     with scratch(bench.cache) as folder, bench.progress.step(f"cold build: {name}") as step:
         clone = folder / "tree"
-        tree.clone(sources.folder, None, clone)
+        tree.clone(sources.folder, clone)
         log = bench.folder("cold-build") / f"{name.split(maxsplit=1)[0]}.log"
         log.unlink(missing_ok=True)
         jobs = os.cpu_count() or 1

@@ -2,10 +2,11 @@
 """Variant -> image.
 
 The base, with the variant's config fragments, is built first, and its tree kept. A variant
-with patches starts from a clone of that tree, so make compiles only what they touch; the
-clone is thrown away, unless it took long: then stacks that begin with the same revisions
-start from it. Everything that make runs comes from the tree, so it runs in the sandbox, which
-shows the tree at one fixed path.
+with patches goes on from there in a tree of its own, so make compiles only what they touch.
+That tree is thrown away, unless it took long: then the next variant goes on from it when that
+leaves less to compile, as the next revision of a series that changes linux/fs.h does.
+Everything that make runs comes from the tree, so it runs in the sandbox, which shows the
+tree at one fixed path.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -89,8 +90,7 @@ def build(
         tree.require_room_for_trees(cache.room("trees"))
         sources = source.fetch(variant.base, cache, progress)
         base = _base_tree(plan_of(unpatched(variant), lab, cache), sources, shop)
-        start = _longest_start(variant, shop) or base
-        content.publish(images, plan.key, lambda to: _image(plan, sources, start, to, shop))
+        content.publish(images, plan.key, lambda to: _image(plan, sources, base, to, shop))
     return _load(images / plan.key, plan)
 
 
@@ -173,7 +173,7 @@ def _base_tree(plan: Plan, sources: SourceTree, shop: Shop) -> Path:
 
     def fill(to: Path) -> None:
         folder = to / _TREE
-        tree.clone(sources.folder, None, folder)
+        tree.clone(sources.folder, folder)
         compile_tree(plan, folder, (), shop)
         # The linker's first tries are a third of what a variant would have to copy.
         for path in folder.glob(".tmp_vmlinux*"):
@@ -182,38 +182,59 @@ def _base_tree(plan: Plan, sources: SourceTree, shop: Shop) -> Path:
     return content.publish(shop.cache.room("trees"), plan.key, fill) / _TREE
 
 
-def _longest_start(variant: Variant, shop: Shop) -> Path | None:
-    """The kept tree that has most of the variant's revisions built, from the first on."""
-    for count in range(len(variant.revisions), 0, -1):
-        if found := _kept(replace(variant, revisions=variant.revisions[:count]), shop):
-            return found
-    return None
-
-
-def _kept(variant: Variant, shop: Shop) -> Path | None:
-    """The tree that is kept of just this variant."""
-    key = plan_of(variant, shop.lab, shop.cache).key
-    entry = content.use(shop.cache.room("trees"), key)
-    return entry / _TREE if entry else None
-
-
-def _image(plan: Plan, sources: SourceTree, start: Path, to: Path, shop: Shop) -> None:
+def _image(plan: Plan, sources: SourceTree, base: Path, to: Path, shop: Shop) -> None:
     """Fill ``to`` with the image; what it was built in goes before it is published."""
     if not plan.variant.revisions:
-        _collect(plan, start, (), sources, to)
+        _collect(plan, base, (), sources, to)
         return
     folder = to / _TREE
     with shop.progress.step(f"tree of {plan.variant.name}"):
-        newest = tree.clone(sources.folder, start, folder, _built(start).patched)
+        tree.clone(sources.folder, folder)
         patches = series.apply(folder, plan.variant.revisions, shop.progress)
-        tree.date_patched(folder, _patched(patches), newest, start)
+        start = _start(base, folder, _patched(patches), shop)
+        tree.lay(sources.folder, start.folder, folder, start.patched)
     with pristine.guarded(sources, shop.cache):
-        compile_tree(plan, folder, patches, shop)
+        compile_tree(plan, folder, patches, shop, start)
     _collect(plan, folder, patches, sources, to)
     if _built(folder).steps >= _KEPT_STEPS:
         content.publish(shop.cache.room("trees"), plan.key, lambda kept: _keep(folder, kept))
     shutil.rmtree(folder, ignore_errors=True)
     (to / _BUILT).unlink()
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The built tree that a build goes on from."""
+
+    folder: Path
+    patched: tuple[str, ...] = ()  # files that patches wrote, there or in the new tree
+    changed: tuple[str, ...] = ()  # those of them that are not what they were there
+
+
+def _start(base: Path, folder: Path, patched: tuple[str, ...], shop: Shop) -> Start:
+    """The base's tree or a kept one of another variant: whichever leaves least to be compiled.
+
+    ``folder`` has the new variant's files. Kept ones are looked at only when a header changes.
+    """
+    best = _from(base, folder, patched)
+    if not any(file.endswith(".h") for file in best.changed):
+        return best
+    least = tree.dependants(base, best.changed)
+    room = shop.cache.room("trees")
+    for entry in sorted(room.iterdir()):
+        built = _built(entry / _TREE)
+        if built.base == base.parent.name:
+            one = _from(entry / _TREE, folder, (*patched, *built.patched))
+            steps = tree.dependants(one.folder, one.changed)
+            if steps < least and content.use(room, entry.name):
+                best, least = one, steps
+    return best
+
+
+def _from(built: Path, folder: Path, patched: Iterable[str]) -> Start:
+    files = tuple(sorted(set(patched)))
+    changed = (file for file in files if not tree.same(folder / file, built / file))
+    return Start(built, files, tuple(changed))
 
 
 def _keep(folder: Path, to: Path) -> None:
@@ -234,17 +255,24 @@ class Built(msgspec.Struct):
     seconds: float
     steps: int
     patched: tuple[str, ...] = ()  # files that patches wrote
+    base: str = ""  # the key of the tree without them
 
 
 def _built(folder: Path) -> Built:
     return msgspec.json.decode((folder.parent / _BUILT).read_bytes(), type=Built)
 
 
-def compile_tree(plan: Plan, folder: Path, patches: tuple[AppliedPatch, ...], shop: Shop) -> None:
+def compile_tree(
+    plan: Plan,
+    folder: Path,
+    patches: tuple[AppliedPatch, ...],
+    shop: Shop,
+    start: Start | None = None,
+) -> None:
     """Configure and make ``folder``. Its log and figures are left beside it.
 
-    A clone of a built tree has its .config already: it is made anew, some twelve seconds, only
-    when a patch writes a file that has a part in it.
+    After a ``start`` it has a .config already: that is made anew, some twelve seconds, only
+    when a file has changed that has a part in it.
     """
     begun = time.monotonic()
     name = f"build-{re.sub(r'[^A-Za-z0-9.@_-]+', '_', plan.variant.name)}-{plan.key}.log"
@@ -252,35 +280,34 @@ def compile_tree(plan: Plan, folder: Path, patches: tuple[AppliedPatch, ...], sh
     log.unlink(missing_ok=True)
     maker = make.Maker(folder, log, begun + shop.lab.limits.build, shop.jobs)
     with shop.progress.step(f"build {plan.variant.name}") as step:
-        if patches and not kconfig.may_change(file for one in patches for file in one.files):
+        if start and not kconfig.may_change(start.changed):
             kconfig.verify(folder, plan.merged)
         else:
-            start = source.start_config(plan.variant.base, shop.cache)
-            kconfig.configure(folder, plan.merged, maker.configure, start)
-        memory = shop.cache.room(_STEPS) / _step_key(plan.variant)
-        total = _expected_steps(plan.variant, patches, memory, folder)
+            given = source.start_config(plan.variant.base, shop.cache)
+            kconfig.configure(folder, plan.merged, maker.configure, given)
+        changed = start.changed if start else _patched(patches)
+        memory = shop.cache.room(_STEPS) / _step_key(plan.variant, changed)
+        total = _expected_steps(plan.variant, changed, memory, folder)
         steps = maker.build(lambda done: step.advance(done, max(total, done)))
     memory.write_text(str(steps))
-    built = Built(time.monotonic() - begun, steps, _patched(patches))
+    base = plan_of(unpatched(plan.variant), shop.lab, shop.cache).key if patches else ""
+    built = Built(time.monotonic() - begun, steps, _patched(patches), base)
     (folder.parent / _BUILT).write_bytes(msgspec.json.encode(built))
     shutil.copyfile(log, folder.parent / "build.log")
 
 
-def _step_key(variant: Variant) -> str:
-    return content.digest(variant.base.name, variant.name)
+def _step_key(variant: Variant, changed: Iterable[str]) -> str:
+    return content.digest(variant.base.name, variant.name, *changed)
 
 
-def _expected_steps(
-    variant: Variant, patches: tuple[AppliedPatch, ...], memory: Path, folder: Path
-) -> int:
-    """How many steps make will take: what it took last time, or what depends on the patches."""
+def _expected_steps(variant: Variant, changed: Collection[str], memory: Path, folder: Path) -> int:
+    """How many steps make will take: what it took last time, or what depends on the changes."""
     if memory.is_file() and (text := memory.read_text()).isdecimal():
         return int(text)
     if not variant.revisions:
         return variant.base.build_steps
-    files = _patched(patches)
-    headers = any(file.endswith(".h") for file in files)
-    return (tree.dependants(folder, files) if headers else len(files)) + _LINK_STEPS
+    headers = any(file.endswith(".h") for file in changed)
+    return (tree.dependants(folder, changed) if headers else len(changed)) + _LINK_STEPS
 
 
 def _collect(

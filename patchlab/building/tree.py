@@ -6,8 +6,8 @@ renames it, and not for a compiler, which truncates in place: what a build made 
 
 make compares dates, and the host's clock may have been set back since the base was built:
 then patched files would be older than the objects, and the image would lack the patch. So no
-date of a clone comes from the clock. What a build made gets the date of the newest source,
-which is up to date for make, and patched files one second more.
+date of a tree comes from the clock. What a build made gets the date of the newest source,
+which is up to date for make, and files that have changed since then one second more.
 """
 
 from __future__ import annotations
@@ -51,43 +51,49 @@ def require_room_for_trees(folder: Path) -> None:
             ) from error
 
 
-def clone(source: Path, built: Path | None, to: Path, patched: Collection[str] = ()) -> int:
-    """Make ``to`` a copy of ``source``, and of what building ``built`` added or changed.
+def clone(source: Path, to: Path) -> None:
+    """Make ``to`` a tree of hard links to the files of ``source``, on the same file system.
 
-    ``built`` is itself such a clone, and all of its files get one date, so that make goes on
-    where the build of ``built`` ended. ``patched`` are files that patches wrote there: ``to``
-    gets those of ``source``. ``to`` must not exist; all three are on one filesystem.
-    Returns the date of the newest source in nanoseconds, for ``date_patched``. Raises
-    LostInstrument when the host's clock is before it.
+    ``to`` must not exist. Raises LostInstrument when the host's clock is before the sources.
     """
-    made = built or source
-    newest, added = _compare(source, made)
+    newest, _ = _compare(source, source)
     _require_later(newest, source)
     proc.run(["cp", "-al", "--", str(source), str(to)], deadline=_DEADLINE)
+
+
+def lay(source: Path, built: Path, to: Path, patched: Collection[str]) -> None:
+    """Give ``to`` what the build of ``built`` made, so that make goes on where that ended.
+
+    Both are clones of ``source`` with patches or without; ``patched`` are the files that the
+    patches of either wrote. Objects get one date, and so do files that were the same when
+    they were made; all others of ``patched`` are later.
+    """
+    newest, added = _compare(source, built)
     for path in set(added).difference(patched):
         target = to / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)
-        shutil.copy2(made / path, target, follow_symlinks=False)
+        shutil.copy2(built / path, target, follow_symlinks=False)
         os.utime(target, ns=(newest, newest), follow_symlinks=False)
-    return newest
-
-
-def date_patched(tree: Path, files: Iterable[str], newest: int, built: Path) -> None:
-    """Date the files that patches wrote after all that ``clone`` put there.
-
-    But for those that are what they were when ``built`` was: its objects are made from them.
-    """
-    for name in files:
-        path = tree / name
+    for path in patched:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            # A link to the shared source is what the patch did not write.
-            if path.lstat().st_nlink == 1:
-                date = newest if _same(path, built / name) else newest + _LATER
-                os.utime(path, ns=(date, date), follow_symlinks=False)
+            _date(to / path, built / path, newest)
 
 
-def _same(one: Path, other: Path) -> bool:
+def _date(path: Path, built: Path, newest: int) -> None:
+    shared = path.lstat().st_nlink > 1
+    unchanged = same(path, built)
+    if shared and unchanged:
+        return
+    if shared:  # the patches of ``built`` changed it, those of this tree do not
+        own = path.with_name(f".own-{path.name}")
+        shutil.copy2(path, own, follow_symlinks=False)
+        own.replace(path)
+    date = newest if unchanged else newest + _LATER
+    os.utime(path, ns=(date, date), follow_symlinks=False)
+
+
+def same(one: Path, other: Path) -> bool:
     """Whether both are plain files of the same bytes; a patch may have made a link to anywhere."""
     plain = all(path.is_file() and not path.is_symlink() for path in (one, other))
     return plain and filecmp.cmp(one, other, shallow=False)

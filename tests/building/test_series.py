@@ -207,7 +207,7 @@ def test_the_pristine_source_is_not_written_through_a_hard_link(
         os.utime(path, (10**9, 10**9), follow_symlinks=False)
     before = snapshot(pristine)
     clone = tmp_path / "clone"
-    tree.clone(pristine, None, clone)
+    tree.clone(pristine, clone)
     assert (clone / FILE).samefile(pristine / FILE)
     series.apply(clone, [revision("v1", file)], Silent())
     assert snapshot(pristine) == before

@@ -47,7 +47,7 @@ def patch(folder: Path, name: str, text: str) -> None:
 @pytest.fixture
 def built(tmp_path: Path) -> Path:
     folder = tmp_path / "built"
-    tree.clone(source(tmp_path / "source"), None, folder)
+    tree.clone(source(tmp_path / "source"), folder)
     assert make(folder) == ["one.o", "two.o"]
     return folder
 
@@ -59,70 +59,72 @@ def test_make_rebuilds_what_was_patched_and_nothing_else(
     """``ahead``: the base was built by a clock that many seconds before or after today's."""
     for path in built.glob("*.o"):
         date(path, time.time() + ahead)
-    clone = tmp_path / "clone"
-    newest = tree.clone(tmp_path / "source", built, clone)
-    assert make(clone) == []
-    patch(clone, "one.c", "patched\n")
-    date(clone / "one.c", time.time() - 2 * DAY)  # a clock set back while the patch went in
-    tree.date_patched(clone, ["one.c", "gone/with/the.patch"], newest, built)
+    again = grown(built, tmp_path / "again")
+    assert make(again) == []
+    clone = grown(built, tmp_path / "clone", {"one.c": "patched\n"})
     assert make(clone) == ["one.o"]
     assert (clone / "one.o").read_text() == "patched\nh\n"
     assert make(clone) == []
 
 
-def test_a_stack_starts_from_the_tree_that_has_its_first_patches_built(
-    built: Path, tmp_path: Path
-) -> None:
-    first, stack, patched = tmp_path / "first", tmp_path / "stack", ["common.h", "new.h", "two.c"]
-    newest = tree.clone(tmp_path / "source", built, first)
-    texts = dict(zip(patched, ["first\n"] * 3, strict=True))
+def grown(built: Path, to: Path, texts: dict[str, str] | None = None, *before: str) -> Path:
+    """A tree with that patch, which goes on from ``built``, whose patches wrote ``before``."""
+    texts = texts or {}
+    tree.clone(to.parent / "source", to)
     for name, text in texts.items():
-        patch(first, name, text)
-    tree.date_patched(first, patched, newest, built)
+        patch(to, name, text)
+        date(to / name, time.time() - 2 * DAY)  # a clock set back while the patch went in
+    tree.lay(to.parent / "source", built, to, {*texts, *before, "gone/with/the.patch"})
+    return to
+
+
+def test_a_variant_goes_on_from_the_tree_of_another(built: Path, tmp_path: Path) -> None:
+    texts = {"common.h": "first\n", "new.h": "new\n", "two.c": "first\n"}
+    first = grown(built, tmp_path / "first", texts)
     assert make(first) == ["one.o", "two.o"]
 
-    newest = tree.clone(tmp_path / "source", first, stack, patched)
-    assert (stack / "common.h").samefile(tmp_path / "source/common.h")
-    assert not (stack / "new.h").exists()
-    for name, text in (texts | {"two.c": "both\n"}).items():
-        patch(stack, name, text)
-    tree.date_patched(stack, patched, newest, first)
+    stack = grown(first, tmp_path / "stack", {**texts, "two.c": "both\n"}, *texts)
     assert make(stack) == ["two.o"]
     assert (stack / "one.o").read_text() == "one\nfirst\n"
     assert (stack / "two.o").read_text() == "both\nfirst\n"
+
+    # Another, which leaves alone what the first one patched.
+    other = grown(first, tmp_path / "other", {"common.h": "first\n"}, *texts)
+    assert make(other) == ["two.o"]
+    assert (other / "two.o").read_text() == "two\nfirst\n"
+    assert not (other / "new.h").exists()
+    assert not (other / "two.c").samefile(tmp_path / "source/two.c")
+    assert (tmp_path / "source/two.c").stat().st_mtime < time.time() - 20 * DAY
 
 
 def test_a_link_is_never_what_it_was_when_its_objects_were_made(
     built: Path, tmp_path: Path
 ) -> None:
     clone = tmp_path / "clone"
-    newest = tree.clone(tmp_path / "source", built, clone)
+    tree.clone(tmp_path / "source", clone)
     (clone / "one.c").unlink()
     (clone / "one.c").symlink_to(built / "one.c")
-    tree.date_patched(clone, ["one.c"], newest, built)
-    assert (clone / "one.c").lstat().st_mtime_ns > newest
+    tree.lay(tmp_path / "source", built, clone, ["one.c"])
+    assert (clone / "one.c").lstat().st_mtime > (clone / "two.o").stat().st_mtime
 
 
-def test_a_clone_dates_no_file_that_it_shares(built: Path, tmp_path: Path) -> None:
+def test_a_file_that_patches_leave_as_it_was_stays_shared(built: Path, tmp_path: Path) -> None:
     before = (tmp_path / "source/two.c").stat().st_mtime_ns
-    clone = tmp_path / "clone"
-    newest = tree.clone(tmp_path / "source", built, clone)
-    tree.date_patched(clone, ["two.c"], newest, built)
+    clone = grown(built, tmp_path / "clone", {}, "two.c")
     assert (tmp_path / "source/two.c").stat().st_mtime_ns == before
     assert (clone / "two.c").samefile(tmp_path / "source/two.c")
 
 
 def test_a_clock_before_the_sources_is_said_before_make_runs_in_circles(tmp_path: Path) -> None:
     with pytest.raises(LostInstrument, match="the clock of this host says") as caught:
-        tree.clone(source(tmp_path / "source", age=-DAY), None, tmp_path / "clone")
+        tree.clone(source(tmp_path / "source", age=-DAY), tmp_path / "clone")
     assert "set the clock" in caught.value.hint
     assert not (tmp_path / "clone").exists()
 
 
 def test_links_that_a_build_made_stay_links(built: Path, tmp_path: Path) -> None:
     (built / "latest").symlink_to("one.o")
-    clone = tmp_path / "clone"
-    tree.clone(tmp_path / "source", built, clone)
+    clone = grown(built, tmp_path / "clone")
     assert (clone / "latest").readlink() == Path("one.o")
 
 

@@ -53,7 +53,7 @@ def _build_cold(variant: Variant, proving: Proving) -> tuple[str, int]:
         folder = to / "tree"
         # A cache of its own: the log and the count of steps are not those of the image.
         shop = build.Shop(proving.lab, Cache(to), proving.progress, os.cpu_count() or 1)
-        tree.clone(sources.folder, None, folder)
+        tree.clone(sources.folder, folder)
         patches = series.apply(folder, variant.revisions, proving.progress)
         with pristine.guarded(sources, proving.cache):
             build.compile_tree(plan, folder, patches, shop)

@@ -42,7 +42,7 @@ def source(cache: Cache) -> SourceTree:
 
 @pytest.fixture
 def variant(cache: Cache, tmp_path: Path) -> Path:
-    tree.clone(source(cache).folder, None, tmp_path / "variant")
+    tree.clone(source(cache).folder, tmp_path / "variant")
     return tmp_path / "variant"
 
 
@@ -82,7 +82,7 @@ def test_what_git_and_make_and_other_variants_do_is_no_alarm(
         (variant / "fs" / "file.c").unlink()
         (variant / "fs" / "file.c").write_text("patched\n")
         (variant / "fs" / "file.o").write_text("object")
-        tree.clone(source(cache).folder, None, tmp_path / "another")
+        tree.clone(source(cache).folder, tmp_path / "another")
     assert content.find(cache.room("sources"), KEY)
     assert list(cache.room("guards").iterdir()) == []
 

@@ -109,14 +109,15 @@ def test_a_cut_off_tarball_is_an_error(tmp_path: Path) -> None:
 def test_a_clone_shares_sources_and_copies_what_a_build_made(tmp_path: Path) -> None:
     pristine, built, clone = tmp_path / "pristine", tmp_path / "built", tmp_path / "clone"
     archive.unpack(small_source(tmp_path), pristine, strip=1)
-    tree.clone(pristine, None, built)
+    tree.clone(pristine, built)
     (built / "fs" / "file.o").write_text("object")
     (built / "new").mkdir()
     (built / "new" / "made.h").write_text("made")
     (built / "new" / "link").symlink_to("/nowhere")
     (built / "Makefile").unlink()
     (built / "Makefile").write_text("changed:\n")
-    tree.clone(pristine, built, clone)
+    tree.clone(pristine, clone)
+    tree.lay(pristine, built, clone, ())
 
     assert (clone / "fs" / "file.c").samefile(pristine / "fs" / "file.c")
     for name in ("fs/file.o", "new/made.h", "Makefile"):
