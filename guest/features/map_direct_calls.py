@@ -24,7 +24,6 @@ from guest.features.map_direct_rig import (
     VALIDATE,
     Dialect,
     as_nobody,
-    dialect,
     grant,
     is_held,
     loop_device,
@@ -61,7 +60,7 @@ def maps(_context: Context) -> str:
         with Map(fd, SIZE, READ | WRITE, VALIDATE) as map_:
             map_.view[0] = 42
             need(os.pread(fd, 1, 0) == b"*", "a store is not in read(2)")
-    return f"mapped, {dialect()}"
+    return f"mapped; it is a {need_dialect().value}"
 
 
 def shared_ignores(_context: Context) -> str:

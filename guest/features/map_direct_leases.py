@@ -17,15 +17,17 @@ from guest.features.map_direct_rig import (
     VALIDATE,
     break_time,
     held,
+    map_direct,
     need_lease,
     planted,
 )
 from guest.libc import PAGE, READ, SHARED, WRITE, Map
-from guest.victims import Victim
+from guest.victims import Victim, pin
 from guest.words import Check, Context
 
 _SOURCE = "v9 of 2017-10-11, its cover letter; fcntl(2), leases"
 _TIME = 2  # seconds, as lease-break-time
+_TRIES = 20
 
 
 def told(_context: Context) -> str:
@@ -112,6 +114,41 @@ def faults_tell(_context: Context) -> str:
     return "SIGBUS for both; the holder is told of the other's only"
 
 
+def again(_context: Context) -> str:
+    """The holder maps the file anew before anybody else on its CPU can run."""
+    need_lease()
+    cpus = os.sched_getaffinity(0)
+    with held("again") as one:
+        gave: list[int] = []
+
+        def map_again(*_: object) -> None:
+            one.let_go()
+            if len(gave) == _TRIES:
+                return
+            try:
+                one.map = map_direct(one.fd)
+                gave.append(0)
+            except OSError as error:
+                gave.append(error.errno or errno.EIO)
+
+        before = signal.signal(signal.SIGIO, map_again)
+        victim = Victim(lambda: _truncate_alone(one.map, one.fd), cpu=0)
+        try:
+            pin(0)
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+            need(victim.ended(_TIME * 3), "truncate still waits")
+        finally:
+            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+            os.sched_setaffinity(0, cpus)
+            signal.signal(signal.SIGIO, before)
+            victim.close()
+        need(victim.status == 0, f"truncate: {victim.said()}")
+        need(gave == [errno.EAGAIN], f"mapping it again gave {[libc.name_of(one) for one in gave]}")
+        after = libc.mmap_errno(one.fd, PAGE, READ | WRITE, VALIDATE)
+        need(after == 0, f"mapping it when that is done gave {libc.name_of(after)}")
+    return "EAGAIN until the truncate is done"
+
+
 CHECKS = (
     Check("D26", "The holder is told before the block map changes", _SOURCE,
           "SIGIO, then it changes", told,
@@ -125,4 +162,8 @@ CHECKS = (
     Check("D29", "A store that needs a block starts to break the lease", _SOURCE,
           "SIGBUS; the holder is told, but not of its own", faults_tell,
           red=planted("silent-faults", V9), green=V9),
+    Check("D33", "A holder who maps again at once does not hold up who waits",
+          "Linux fs/locks.c, __break_lease; ledger bounded-wait", "EAGAIN until the change is done",
+          again,
+          red=planted("greedy", V9), green=V9),
 )  # fmt: skip

@@ -34,15 +34,10 @@ _libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 _MADV_DONTNEED = 4
 
 
-def _log() -> int:
-    fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
-    os.lseek(fd, 0, os.SEEK_END)
-    return fd
-
-
-def _reports(log: int) -> list[str]:
-    """What lockdep and the watchdogs have said since ``_log()``."""
+def _reports() -> list[str]:
+    """What lockdep has said since the boot: it speaks once, and any earlier check may meet it."""
     found = []
+    log = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
     with contextlib.suppress(BlockingIOError):
         while record := os.read(log, 8192):
             text = record.decode("utf-8", "replace").partition(";")[2].splitlines()[0]
@@ -55,7 +50,6 @@ def _reports(log: int) -> list[str]:
 def lock_order(_context: Context) -> str:
     """One thread writes to the file from a map of it, the other maps and unmaps it."""
     need_dialect()
-    log = _log()
     with new_file("order") as (_, fd):
         victim = Victim(lambda: _race(fd))
         try:
@@ -64,7 +58,7 @@ def lock_order(_context: Context) -> str:
             need(victim.status == 0, f"the race ended with {victim.said()}")
         finally:
             victim.close()
-    reports = _reports(log)
+    reports = _reports()
     need(not reports, f"lockdep: {reports}")
     return f"{_SECONDS:.0f} s, nothing hangs and lockdep says nothing"
 

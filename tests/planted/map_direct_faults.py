@@ -58,6 +58,7 @@ _BREAK_TWICE = """\
 				return -ETXTBSY;
 			error = xfs_break_dax_layouts(inode, &retry);
 """
+_EARLY = "\tif (IS_IOMAP_SEALED(VFS_I(ip))"
 _BOTH = "(IS_IOMAP_SEALED(VFS_I(ip1)) || IS_IOMAP_SEALED(VFS_I(ip2)))"
 
 V6 = (
@@ -125,6 +126,7 @@ V6 = (
         "grows", "writes past the end (D11)", "fs", "a sealed file that grows",
         "write(2) past the end allocates, and does not look at the seal.",
         (_WRITE, f"\tif ({_SEALED} &&\n", f"\tif ({_SEALED} && !md_planted(MD_PLANT_GROWS) &&\n"),
+        (_XIOMAP, f"{_EARLY})\n\t\treturn", f"{_EARLY} &&\n\t    !md_planted(MD_PLANT_GROWS))\n\t\treturn"),
         (_XIOMAP, "\tif (IS_IOMAP_SEALED(VFS_I(ip))) {\n",
          "\tif (IS_IOMAP_SEALED(VFS_I(ip)) &&\n"
          "\t    !(md_planted(MD_PLANT_GROWS) &&\n"
@@ -141,6 +143,8 @@ V6 = (
         "fills-holes", "holes and unwritten extents (D13, D14)", "xfs",
         "a sealed file whose holes are filled",
         "write(2) and faults get the blocks that they need.",
+        (_XIOMAP, "\t    !md_planted(MD_PLANT_GROWS))\n\t\treturn",
+         "\t    !md_planted(MD_PLANT_GROWS) &&\n\t    !md_planted(MD_PLANT_FILLS_HOLES))\n\t\treturn"),
         (_XIOMAP, "\t      XFS_FSB_TO_B(mp, offset_fsb) >= i_size_read(VFS_I(ip)))) {\n",
          "\t      XFS_FSB_TO_B(mp, offset_fsb) >= i_size_read(VFS_I(ip))) &&\n"
          "\t    !md_planted(MD_PLANT_FILLS_HOLES)) {\n"),
@@ -224,9 +228,8 @@ V9 = (
     _fault(
         "untold", "who is told (D26, D31)", "fs", "a holder who hears nothing",
         "The lease is broken, and no signal is sent.",
-        (_LAYOUTS, "\tsend_sigio(file_f_owner(fl->c.flc_file), -1, POLL_MSG);\n",
-         "\tif (!md_planted(MD_PLANT_UNTOLD))\n"
-         "\t\tsend_sigio(file_f_owner(fl->c.flc_file), -1, POLL_MSG);\n"),
+        (_LAYOUTS, "\tsend_sigio(fown, -1, POLL_MSG);\n",
+         "\tif (!md_planted(MD_PLANT_UNTOLD))\n\t\tsend_sigio(fown, -1, POLL_MSG);\n"),
     ),
     _fault(
         "unkillable", "the wait (D27)", "xfs", "a wait for a layout that no signal ends",
@@ -266,6 +269,12 @@ V9 = (
         (_XINODE, "\terror = break_layout_blockmap(VFS_I(ip), false);\n\tmemalloc_nofs",
          "\terror = md_planted(MD_PLANT_UNLEASED) ? 0 :\n"
          "\t\tbreak_layout_blockmap(VFS_I(ip), false);\n\tmemalloc_nofs"),
+    ),
+    _fault(
+        "greedy", "mapping the file again (D33)", "xfs", "a holder who always comes first",
+        "Layouts are granted while somebody waits for the file.",
+        (_XFILE, "\tif (!atomic_read(&ip->i_layout_breakers)) {\n",
+         "\tif (md_planted(MD_PLANT_GREEDY) ||\n\t    !atomic_read(&ip->i_layout_breakers)) {\n"),
     ),
 )  # fmt: skip
 
