@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Callable, Mapping
@@ -109,15 +110,20 @@ def into_a_hole(_context: Context) -> str:
     with new_file("hole") as (path, fd):
         blocks.fallocate(fd, MODES["punch"], 4 * PAGE, 4 * PAGE)
         blocks.fallocate(fd, MODES["allocate"], 4 * PAGE, PAGE)  # unwritten
+        writes = [("a hole", 6 * PAGE, 1), ("an unwritten extent", 4 * PAGE, 1)]
+        if dialect() is Dialect.LEASE:  # a seal makes it short
+            writes.append(("a hole from before it", 4 * PAGE, 3 * PAGE))
         seen = []
-        for what, page in (("a hole", 6), ("an unwritten extent", 4)):
-            one = Held(path, fd)
-            try:
-                change = lambda page=page: os.pwrite(fd, b"h", page * PAGE)  # noqa: E731
+        for what, start, size in writes:
+            change = lambda start=start, size=size: _write_all(fd, start, size)  # noqa: E731
+            with contextlib.closing(Held(path, fd)) as one:
                 seen.append(one.keeps(f"write(2) into {what}", change))
-            finally:
-                one.close()
     return ", ".join(seen)
+
+
+def _write_all(fd: int, start: int, size: int) -> None:
+    written = os.pwrite(fd, b"h" * size, start)
+    need(written == size, f"write(2) of {size} bytes wrote {written}")
 
 
 def store_to_a_hole(_context: Context) -> str:

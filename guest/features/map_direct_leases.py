@@ -137,12 +137,12 @@ def again(_context: Context) -> str:
             pin(0)
             os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
             need(victim.ended(_TIME * 3), "truncate still waits")
+            need(victim.status == 0, f"truncate: {victim.said()}")
         finally:
             os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
             os.sched_setaffinity(0, cpus)
             signal.signal(signal.SIGIO, before)
             victim.close()
-        need(victim.status == 0, f"truncate: {victim.said()}")
         need(gave == [errno.EAGAIN], f"mapping it again gave {[libc.name_of(one) for one in gave]}")
         after = libc.mmap_errno(one.fd, PAGE, READ | WRITE, VALIDATE)
         need(after == 0, f"mapping it when that is done gave {libc.name_of(after)}")

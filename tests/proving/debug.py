@@ -20,6 +20,8 @@ CLEAN = (
     "fuse-direct-mmap@v3",
     "fuse-writable-mmap@v2",
     "fuse-writable-mmap@v3",
+    "map-direct@v6",
+    "map-direct@v9",
 )
 
 
