@@ -191,7 +191,7 @@ def _image(plan: Plan, sources: SourceTree, base: Path, to: Path, shop: Shop) ->
     with shop.progress.step(f"tree of {plan.variant.name}"):
         tree.clone(sources.folder, folder)
         patches = series.apply(folder, plan.variant.revisions, shop.progress)
-        start = _start(base, folder, _patched(patches), shop)
+        start = start_of(base, folder, _patched(patches), shop)
         tree.lay(sources.folder, start.folder, folder, start.patched)
     with pristine.guarded(sources, shop.cache):
         compile_tree(plan, folder, patches, shop, start)
@@ -211,7 +211,7 @@ class Start:
     changed: tuple[str, ...] = ()  # those of them that are not what they were there
 
 
-def _start(base: Path, folder: Path, patched: tuple[str, ...], shop: Shop) -> Start:
+def start_of(base: Path, folder: Path, patched: tuple[str, ...], shop: Shop) -> Start:
     """The base's tree or a kept one of another variant: whichever leaves least to be compiled.
 
     ``folder`` has the new variant's files. Kept ones are looked at only when a header changes.
@@ -221,7 +221,7 @@ def _start(base: Path, folder: Path, patched: tuple[str, ...], shop: Shop) -> St
         return best
     least = tree.dependants(base, best.changed)
     room = shop.cache.room("trees")
-    for entry in sorted(room.iterdir()):
+    for entry in sorted(file.parent for file in room.glob(f"*/{_BUILT}")):
         built = _built(entry / _TREE)
         if built.base == base.parent.name:
             one = _from(entry / _TREE, folder, (*patched, *built.patched))
