@@ -107,7 +107,7 @@ def nothing_moves(context: Context) -> str:
 CHECKS = (
     Check("D23", "write(2) from a map of its file and mmap(2) take their locks in one order",
           "Linux mm/filemap.c, the order of locks", "no report of lockdep, no hang", lock_order,
-          red=f"{POSTED} + config:debug", green=V6),
+          red=f"{POSTED}; {POSTED} + config:debug", green=V6),
     Check("D24", "The extents are the same before, during and after others try to move them",
           "mmap(2) of the posting of 2017-08-23", "the same extents at every look", nothing_moves,
           red="; ".join((planted("unsealed"), planted("unleased", V9))), green=V6),
