@@ -184,6 +184,15 @@ def test_the_key_follows_the_agents_code_but_not_other_features(tmp_path: Path) 
     assert len(set(seen)) == 5
 
 
+def test_the_key_follows_what_the_feature_takes_from_another(tmp_path: Path) -> None:
+    folder = tmp_path / "guest"
+    shutil.copytree(GUEST_CODE, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    before = desk.agent_code(folder, "map_direct")
+    with (folder / "features/virtio_pmem.py").open("a") as file:
+        file.write("# changed\n")
+    assert desk.agent_code(folder, "map_direct") != before
+
+
 def test_a_boot_of_one_check_becomes_a_case() -> None:
     record = next(b for b in sample_run.sample_run().boots if b.kind is BootKind.CHECK)
     (case,) = seen_red.red_cases(check("p@v1 f.plant=a", "B2"))

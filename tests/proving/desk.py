@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ast
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from modulefinder import ModuleFinder
@@ -53,11 +54,12 @@ def agent_code(folder: Path, feature: str) -> str:
     """A digest of the code that the agent runs for one feature.
 
     That is what agent.py and the feature's modules import, and what they import in turn; the
-    modules of other features, which agent.py imports too, are left out.
+    modules of other features, which agent.py imports too, are left out if no module of this one
+    imports them.
     """
     folder = folder.resolve()
     features = folder / "features"
-    others = {file.stem for file in features.glob("*.py") if not file.stem.startswith(feature)}
+    others = {file.stem for file in features.glob("*.py")} - _wanted(features, feature)
     finder = ModuleFinder(
         path=[str(folder.parent)],
         excludes=[f"{features.parent.name}.features.{name}" for name in others - {"__init__"}],
@@ -74,6 +76,30 @@ def agent_code(folder: Path, feature: str) -> str:
             for part in (str(file.relative_to(folder)), file.read_bytes())
         )
     )
+
+
+def _wanted(features: Path, feature: str) -> set[str]:
+    """The modules of a feature, and those of other features that they import."""
+    found = {file.stem for file in features.glob(f"{feature}*.py")}
+    pending = list(found)
+    while pending:
+        text = (features / f"{pending.pop()}.py").read_text()
+        names = _imported_features(ast.parse(text))
+        new = {name for name in names if (features / f"{name}.py").is_file()} - found
+        found |= new
+        pending += new
+    return found
+
+
+def _imported_features(code: ast.Module) -> set[str]:
+    """X of ``from guest.features import X`` and of ``from guest.features.X import …``."""
+    found: set[str] = set()
+    for node in ast.walk(code):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            _, *words = node.module.split(".")
+            if words[:1] == ["features"]:
+                found.update(words[1:2] or [one.name for one in node.names])
+    return found
 
 
 def start(
