@@ -138,7 +138,10 @@ def entry(run: StoredRun, one: Asked, demand: Demand, column: Column) -> Entry:
     answer = demand.answered.get(column.revision, "")
     if standing is Standing.MET and answer:
         return Entry(Standing.ANSWERED, answer, answer, grounds)
-    return Entry(standing, _why(standing, grounds), "", grounds)
+    why = _why(standing, grounds)
+    if not grounds and answer:
+        why = f"{why}; the series says: {answer}"
+    return Entry(standing, why, "", grounds)
 
 
 def _decide(checks: Sequence[Ground], said: Sequence[Ground]) -> Standing:

@@ -122,6 +122,19 @@ def test_an_answer_does_not_excuse_a_failed_check() -> None:
     assert (entry.standing, entry.answer) == (Standing.OPEN, "")
 
 
+def test_what_a_series_says_where_nothing_decides_is_shown_and_decides_nothing() -> None:
+    run = review_run.review_run()
+    (one,) = run.asked
+    said = tuple(
+        dataclasses.replace(d, answered={"v1": "by <design>"}) if d.id == "unbound" else d
+        for d in one.demands
+    )
+    found = entries(dataclasses.replace(run, asked=(dataclasses.replace(one, demands=said),)))
+    assert found["unbound", "v1"].standing is Standing.UNDECIDED
+    assert found["unbound", "v1"].why.endswith("; the series says: by <design>")
+    assert found["unbound", "v2"].why == "no check and no rule is bound to it"
+
+
 def test_an_unsupported_check_leaves_the_decision_to_the_others() -> None:
     run = review_run.review_run()
     gone = with_check(run, V2, "D2", Outcome.UNSUPPORTED, "no descriptors")
