@@ -22,6 +22,7 @@ from guest.features.map_direct_rig import (
     POINT,
     V6,
     VALIDATE,
+    device_size,
     dialect,
     loop_device,
     need_mount,
@@ -206,7 +207,7 @@ class Image:
     def __init__(self, folder: Path) -> None:
         self._cut, self._copy, self._point = folder / "cut", folder / "copy", folder / "point"
         self._point.mkdir()
-        self._size = int(Path("/sys/block/pmem0/size").read_text()) * 512
+        self._size = device_size()
         for path in (self._cut, self._copy):
             path.touch()
             os.truncate(path, self._size)

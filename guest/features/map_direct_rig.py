@@ -249,6 +249,11 @@ def remake(device: Mapping[str, Any]) -> None:
     virtio_pmem.remake(node, POINT, device)
 
 
+def device_size() -> int:
+    """Bytes of the device; memmap= memory beside it comes first in the numbers of /dev/pmem*."""
+    return int((Path("/sys/class/block") / Path(_device()[0]).name / "size").read_text()) * 512
+
+
 def _device() -> tuple[str, str]:
     for line in reversed(Path("/proc/self/mounts").read_text().splitlines()):
         device, point, kind = line.split()[:3]
