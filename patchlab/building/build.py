@@ -3,14 +3,16 @@
 
 The base, with the variant's config fragments, is built first, and its tree kept. A variant
 with patches goes on from there in a tree of its own, so make compiles only what they touch.
-That tree is thrown away, unless it took long: then the next variant goes on from it when that
-leaves less to compile, as the next revision of a series that changes linux/fs.h does.
+That tree is thrown away, unless it took long: then the next variant of the same series goes on
+from it when that leaves less to compile, as after a patch of linux/fs.h. Never one of another
+series: what a patch did to the tools in its tree must not reach a kernel without it.
 Everything that make runs comes from the tree, so it runs in the sandbox, which shows the
 tree at one fixed path.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -191,14 +193,15 @@ def _image(plan: Plan, sources: SourceTree, base: Path, to: Path, shop: Shop) ->
     with shop.progress.step(f"tree of {plan.variant.name}"):
         tree.clone(sources.folder, folder)
         patches = series.apply(folder, plan.variant.revisions, shop.progress)
-        start = start_of(base, folder, _patched(patches), shop)
+        start = start_of(base, folder, patches, shop)
         tree.lay(sources.folder, start.folder, folder, start.patched)
     with pristine.guarded(sources, shop.cache):
         compile_tree(plan, folder, patches, shop, start)
     _collect(plan, folder, patches, sources, to)
     if _built(folder).steps >= _KEPT_STEPS:
         content.publish(shop.cache.room("trees"), plan.key, lambda kept: _keep(folder, kept))
-    shutil.rmtree(folder, ignore_errors=True)
+    if folder.is_dir():
+        shutil.rmtree(folder)
     (to / _BUILT).unlink()
 
 
@@ -211,19 +214,23 @@ class Start:
     changed: tuple[str, ...] = ()  # those of them that are not what they were there
 
 
-def start_of(base: Path, folder: Path, patched: tuple[str, ...], shop: Shop) -> Start:
-    """The base's tree or a kept one of another variant: whichever leaves least to be compiled.
+def start_of(base: Path, folder: Path, patches: tuple[AppliedPatch, ...], shop: Shop) -> Start:
+    """The base's tree or a kept one of these series: whichever leaves least to be compiled.
 
-    ``folder`` has the new variant's files. Kept ones are looked at only when a header changes.
+    ``folder`` has the patched files. Kept ones are looked at only when a header changes.
     """
+    patched, ours = _patched(patches), {patch.series for patch in patches}
     best = _from(base, folder, patched)
     if not any(file.endswith(".h") for file in best.changed):
         return best
     least = tree.dependants(base, best.changed)
     room = shop.cache.room("trees")
     for entry in sorted(file.parent for file in room.glob(f"*/{_BUILT}")):
-        built = _built(entry / _TREE)
-        if built.base == base.parent.name:
+        with contextlib.suppress(OSError, msgspec.MsgspecError):  # gc, or a damaged one
+            built = _built(entry / _TREE)
+            known = built.series and ours.issuperset(built.series)
+            if built.base != base.parent.name or not known:
+                continue
             one = _from(entry / _TREE, folder, (*patched, *built.patched))
             steps = tree.dependants(one.folder, one.changed)
             if steps < least and content.use(room, entry.name):
@@ -238,7 +245,7 @@ def _from(built: Path, folder: Path, patched: Iterable[str]) -> Start:
 
 
 def _keep(folder: Path, to: Path) -> None:
-    """Move a built tree to where stacks find it."""
+    """Move a built tree to where later builds find it."""
     for path in folder.glob(".tmp_vmlinux*"):
         path.unlink()
     shutil.copyfile(folder.parent / _BUILT, to / _BUILT)
@@ -255,6 +262,7 @@ class Built(msgspec.Struct):
     seconds: float
     steps: int
     patched: tuple[str, ...] = ()  # files that patches wrote
+    series: tuple[str, ...] = ()  # whose patches these were
     base: str = ""  # the key of the tree without them
 
 
@@ -290,8 +298,9 @@ def compile_tree(
         total = _expected_steps(plan.variant, changed, memory, folder)
         steps = maker.build(lambda done: step.advance(done, max(total, done)))
     memory.write_text(str(steps))
+    series = tuple(sorted({patch.series for patch in patches}))
     base = plan_of(unpatched(plan.variant), shop.lab, shop.cache).key if patches else ""
-    built = Built(time.monotonic() - begun, steps, _patched(patches), base)
+    built = Built(time.monotonic() - begun, steps, _patched(patches), series, base)
     (folder.parent / _BUILT).write_bytes(msgspec.json.encode(built))
     shutil.copyfile(log, folder.parent / "build.log")
 
