@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import os
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,6 +36,8 @@ def main(folder: Path) -> int:
         if packages():
             # apt may have brought another build of this very Python, and .venv is made for one.
             os.execv(sys.executable, [sys.executable, *sys.argv])
+        if not finished(folder):
+            indexes(folder / "kernels")
         environment(folder)
     except LabError as error:
         hint = f"\n  next: {error.hint}" if error.hint else ""
@@ -66,20 +69,55 @@ def packages() -> bool:
         raise MissingTool("they need root to install", hint=host.install_line(missing))
     if not all(_known(package) for package in missing):
         _apt("update")
-    _apt("install", "-y", "--no-install-recommends", *missing)
+    try:
+        _apt("install", "-y", "--no-install-recommends", *missing)
+    except MissingTool:  # an index may be older than what its mirror still has
+        _apt("update")
+        _apt("install", "-y", "--no-install-recommends", *missing)
     if left := host.missing_packages():
         hint = "runner.py doctor says which program or file of each is wanted"
         raise MissingTool(f"installed, and still missing: {' '.join(left)}", hint=hint)
     return True
 
 
+def indexes(kernels: Path) -> None:
+    """As root, fetch apt's indexes when they lack a Debian package that a kernel comes from.
+
+    A fresh machine may have those of bookworm without those of bookworm-security. What is
+    still unknown then, or without a network, is told by the build that wants it.
+    """
+    if os.geteuid() != 0 or all(_known(package) for package in _sources(kernels)):
+        return
+    with contextlib.suppress(MissingTool):
+        _apt("update")
+
+
+def _sources(kernels: Path) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(_named(sorted(kernels.glob("*.toml")))))
+
+
+def _named(files: list[Path]) -> Iterator[str]:
+    for file in files:
+        with contextlib.suppress(OSError, ValueError):  # the lab says what is wrong with it
+            base = tomllib.loads(file.read_text("utf-8"))
+            for table in (base.get("source"), base.get("reference")):
+                if isinstance(table, dict) and isinstance(table.get("package"), str):
+                    yield table["package"]
+
+
 def _known(package: str) -> bool:
-    return proc.run(["apt-cache", "show", package], deadline=60, ok=(0, 100)).code == 0
+    argv = ["apt-cache", "show", package]
+    return proc.run(argv, deadline=60, env=_apt_config(), ok=(0, 100)).code == 0
+
+
+def _apt_config() -> dict[str, str]:
+    # apt takes its configuration from the caller, as pip does.
+    return {name: os.environ[name] for name in ("APT_CONFIG",) if name in os.environ}
 
 
 def _apt(verb: str, *words: str) -> None:
     argv = ["apt-get", "-q", "-o", "DPkg::Lock::Timeout=300", verb, *words]
-    quiet = {"DEBIAN_FRONTEND": "noninteractive"}
+    quiet = {"DEBIAN_FRONTEND": "noninteractive"} | _apt_config()
     try:
         proc.run(argv, deadline=3600, env=quiet, line=say)
     except proc.CommandFailed as error:

@@ -110,3 +110,34 @@ def test_missing_requirements_are_named(project: Path) -> None:
     done = run(project)
     assert done.returncode == 69
     assert f"{project}/requirements.txt: no such file" in done.stderr
+
+
+def test_indexes_that_lack_a_kernels_source_are_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lists, archive, kernels = (tmp_path / name for name in ("lists", "archive", "kernels"))
+    for folder in (lists / "partial", archive, kernels):
+        folder.mkdir(parents=True)
+    tmp_path.chmod(0o755)
+    stanza = "Package: linux-source-1.2.13\nVersion: 1\nArchitecture: all\nFilename: ./none.deb\n"
+    (archive / "Packages").write_text(stanza + "Size: 1\n")
+    (tmp_path / "sources.list").write_text(f"deb [trusted=yes] file:{archive} ./\n")
+    (tmp_path / "apt.conf").write_text(
+        f'Dir::State::lists "{lists}";\n'
+        f'Dir::Etc::sourcelist "{tmp_path}/sources.list";\n'
+        f'Dir::Etc::sourceparts "/dev/null";\n'
+        f'Dir::Cache::pkgcache "";\nDir::Cache::srcpkgcache "";\n'
+        f'APT::Sandbox::User "root";\n'
+    )
+    monkeypatch.setenv("APT_CONFIG", str(tmp_path / "apt.conf"))
+    base = '[source]\nkind = "debian"\npackage = "linux-source-1.2.13"\n'
+    (kernels / "linux-1.2.toml").write_text(base)
+
+    bootstrap.indexes(kernels)
+
+    known = [file.name for file in lists.iterdir() if "_Packages" in file.name]
+    assert len(known) == (1 if os.geteuid() == 0 else 0)
+    [file] = known or [""]
+    before = (lists / file).stat().st_mtime_ns
+    bootstrap.indexes(kernels)
+    assert (lists / file).stat().st_mtime_ns == before
