@@ -19,9 +19,8 @@ from pathlib import Path
 
 from guest.features.map_direct_kinds import DISK, SYNC
 from guest.features.map_direct_rig import POINT, VALIDATE, need_dialect
-from guest.features.virtio_pmem_times import PART, written
+from guest.features.virtio_pmem_times import PART, each_part, written
 from guest.libc import PAGE, READ, SHARED, WRITE, Map
-from guest.place import Place
 from guest.words import Bench, Context, Metric, Skipped
 
 MAP_SYNC = 0x80000
@@ -30,6 +29,7 @@ _FLUSHED = 16 << 20  # bytes
 _PAIRS = 64
 _TURNS = 16
 _LOOSE = 0.005  # where the kernel allocates, or a fault's path depends on where things lie
+_TICKS = "minimum"  # of windows of 2 to 5 ms, with a timer tick more or less: virtio_pmem_times
 
 Made = Callable[[Context, int], AbstractContextManager[Bench]]
 
@@ -84,30 +84,16 @@ def _each_part(
     work: Callable[[Context, memoryview], Callable[[], object]],
     units: int,
 ) -> Made:
-    """Turn n works on a new map of part n of a file; ``work`` touches nothing yet."""
-
-    @contextlib.contextmanager
-    def bench(context: Context, rounds: int) -> Iterator[Bench]:
+    def bench(context: Context, rounds: int) -> AbstractContextManager[Bench]:
         target.need()
-        count = parts(rounds)
-        with written(name, (count + 1) * PART, target.point) as fd:
-            place, turn = Place(PART, target.flags), iter(range(1 << 30))
-            # One part more, so that the page cache's tree has grown before turn 0.
-            place.map(fd, count * PART)[-PAGE] = 1
-            place.clear()
-            doing: list[Callable[[], object]] = []
-
-            def before() -> None:
-                doing[:] = [work(context, place.map(fd, next(turn) % count * PART))]
-
-            def after() -> None:
-                doing.clear()
-                place.clear()
-
-            def run() -> object:
-                return doing[0]()
-
-            yield Bench(run, units, before, after)
+        return each_part(
+            name,
+            parts(rounds),
+            lambda view: work(context, view),
+            units,
+            target.point,
+            target.flags,
+        )
 
     return bench
 
@@ -213,10 +199,10 @@ def _metrics(target: Target) -> tuple[Metric, ...]:
         )
 
     wall = ("wall",)
-    ticks = {"statistic": "minimum"}  # one timer tick or two in 5 ms: see virtio_pmem_times
+    ticks = {"statistic": _TICKS}
     return (
         metric("map_unmap", "pair", "mmap and munmap", _map_unmap(target),
-               "mmap and munmap of 64 KiB that nobody touches"),
+               "mmap and munmap of 64 KiB that nobody touches", **ticks),
         metric("first_touch", "page", "first touch", _first_touch(target),
                "First store to a page whose block is written", **ticks),
         metric("second_touch", "page", "second touch", _second_touch(target),
@@ -243,6 +229,7 @@ def _by_calls(target: Target) -> tuple[Metric, ...]:
             margin=_LOOSE,
             operation=name,
             subject=target.subject,
+            statistic=_TICKS,
         )
         for name in ("pread", "pwrite")
     )

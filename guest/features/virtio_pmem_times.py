@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager
 from itertools import repeat
 from pathlib import Path
 
-from guest.libc import PAGE
+from guest.libc import PAGE, SHARED
 from guest.place import Place
 from guest.words import Bench, Context, Metric, Skipped
 
@@ -41,23 +41,32 @@ def written(name: str, size: int, point: Path = POINT) -> Iterator[int]:
             os.pwrite(fd, _CHUNK, at)
         os.fsync(fd)
         yield fd
+        # XFS frees the blocks of an unlinked file some time later, and gives out again only what
+        # the log has on disk as free: so that the next file lies alike in every boot.
+        os.ftruncate(fd, 0)
+        os.fsync(fd)
     finally:
         os.close(fd)
         path.unlink()
 
 
 @contextlib.contextmanager
-def _each_part(
-    name: str, parts: int, work: Callable[[memoryview], Callable[[], object]], units: int
+def each_part(
+    name: str,
+    parts: int,
+    work: Callable[[memoryview], Callable[[], object]],
+    units: int,
+    point: Path = POINT,
+    flags: int = SHARED,
 ) -> Iterator[Bench]:
-    """Turn n works on part n, modulo ``parts``, of a file through a new map.
+    """Turn n works on part n, modulo ``parts``, of a file on ``point`` through a new map.
 
     ``work(view)`` prepares, without touching the memory, what the window does. The page cache's
     tree grows a level when a page past its reach is touched, 4,096 for two levels, and each
     later fault walks it: one more part is touched first, so that it has grown before turn 0.
     """
-    with written(name, (parts + 1) * PART) as fd:
-        place, turn = Place(PART), iter(range(1 << 30))
+    with written(name, (parts + 1) * PART, point) as fd:
+        place, turn = Place(PART, flags), iter(range(1 << 30))
         place.map(fd, parts * PART)[-PAGE] = 1
         place.clear()
         doing: list[Callable[[], object]] = []
@@ -81,7 +90,7 @@ def first_touch(_context: Context, rounds: int) -> AbstractContextManager[Bench]
     def work(view: memoryview) -> Callable[[], object]:
         return lambda: view.__setitem__(slice(None, None, PAGE), marks)
 
-    return _each_part("first_touch", rounds, work, _PAGES)
+    return each_part("first_touch", rounds, work, _PAGES)
 
 
 @contextlib.contextmanager
@@ -102,14 +111,14 @@ def second_touch(_context: Context, _rounds: int) -> Iterator[Bench]:
 def seq_read(_context: Context, _rounds: int) -> AbstractContextManager[Bench]:
     into = memoryview(bytearray(PART))
     everything = slice(None)
-    return _each_part(
+    return each_part(
         "seq_read", 1, lambda view: lambda: into.__setitem__(everything, view), PART >> 10
     )
 
 
 def seq_write(context: Context, _rounds: int) -> AbstractContextManager[Bench]:
     data, everything = context.random.randbytes(PART), slice(None)
-    return _each_part(
+    return each_part(
         "seq_write", 1, lambda view: lambda: view.__setitem__(everything, data), PART >> 10
     )
 
@@ -127,7 +136,7 @@ def rand_read(context: Context, _rounds: int) -> AbstractContextManager[Bench]:
         sources = [view[one] for one in pages]
         return lambda: deque(map(into.__setitem__, repeat(everything), sources), maxlen=0)
 
-    return _each_part("rand_read", 1, work, PART >> 10)
+    return each_part("rand_read", 1, work, PART >> 10)
 
 
 def rand_write(context: Context, _rounds: int) -> AbstractContextManager[Bench]:
@@ -136,7 +145,7 @@ def rand_write(context: Context, _rounds: int) -> AbstractContextManager[Bench]:
     def work(view: memoryview) -> Callable[[], object]:
         return lambda: deque(map(view.__setitem__, pages, repeat(data)), maxlen=0)
 
-    return _each_part("rand_write", 1, work, PART >> 10)
+    return each_part("rand_write", 1, work, PART >> 10)
 
 
 # The minimum where a window has one timer tick or two (4 ms each): which, is chance, and the
