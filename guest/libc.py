@@ -7,12 +7,14 @@ arguments must say exactly what it means, so it uses Map.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
 import mmap
 import os
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 
 PAGE = mmap.PAGESIZE
@@ -52,6 +54,8 @@ _libc.mremap.restype = ctypes.c_void_p
 _libc.mremap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int)
 _libc.read.restype = ctypes.c_ssize_t
 _libc.read.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t)
+_libc.vmsplice.restype = ctypes.c_ssize_t
+_libc.vmsplice.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint)
 _libc.sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
 
 
@@ -116,6 +120,23 @@ class Map:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+@contextlib.contextmanager
+def busy_page(map_: Map) -> Iterator[None]:
+    """A pipe holds the first page of ``map_`` itself, as a device does that reads from it."""
+    reading, writing = os.pipe()
+    try:
+        ring = (ctypes.c_size_t * 2)(map_.address, PAGE)  # struct iovec
+        held = _libc.vmsplice(writing, ring, 1, 0)
+        _checked(held, "vmsplice")
+        if held != PAGE:
+            raise OSError(errno.EIO, f"vmsplice took {held} bytes of {PAGE}")
+        yield
+        os.read(reading, PAGE)  # children have the pipe, too, so to close it gives nothing back
+    finally:
+        os.close(reading)
+        os.close(writing)
 
 
 def map_and_unmap(fd: int, length: int, times: int) -> None:

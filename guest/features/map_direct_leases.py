@@ -9,7 +9,7 @@ import signal
 import time
 
 from guest import blocks, libc
-from guest.checking import fate, need
+from guest.checking import error_of, fate, need
 from guest.features.map_direct_rig import (
     MODES,
     SIZE,
@@ -19,6 +19,7 @@ from guest.features.map_direct_rig import (
     held,
     map_direct,
     need_lease,
+    new_file,
     planted,
 )
 from guest.libc import PAGE, READ, SHARED, WRITE, Map
@@ -44,7 +45,23 @@ def told(_context: Context) -> str:
         finally:
             signal.signal(signal.SIGIO, before)
         need(took < _TIME, f"a truncate by the holder itself took {took:.1f} s")
-    return ", ".join([*seen, "the holder's own truncate goes on when its handler has let go"])
+    seen.append("the holder's own truncate goes on when its handler has let go")
+    seen.append(_own_dedupe())
+    return ", ".join(seen)
+
+
+def _own_dedupe() -> str:
+    """It cannot be restarted, so it says that it was interrupted."""
+    with held("own-dedupe") as one, new_file("other") as (_, other):
+        before = signal.signal(signal.SIGIO, lambda *_: one.let_go())
+        try:
+            gave = error_of(lambda: blocks.dedupe(one.fd, other, SIZE))
+            need(gave == errno.EINTR, f"a dedupe by the holder itself gave {libc.name_of(gave)}")
+            gave = error_of(lambda: blocks.dedupe(one.fd, other, SIZE))
+            need(gave == 0, f"a dedupe after it has let go gave {libc.name_of(gave)}")
+        finally:
+            signal.signal(signal.SIGIO, before)
+    return "its dedupe is EINTR once"
 
 
 def waits(_context: Context) -> str:
@@ -149,6 +166,30 @@ def again(_context: Context) -> str:
     return "EAGAIN until the truncate is done"
 
 
+def busy(_context: Context) -> str:
+    """Who waits for a page that a device has does not have to wait for a new holder, too."""
+    need_lease()
+    with held("busy") as one, Map(one.fd, PAGE, READ | WRITE, SHARED) as plain:
+        before = signal.signal(signal.SIGIO, lambda *_: one.let_go())
+        with libc.busy_page(plain):
+            victim = Victim(lambda: _truncate_alone(one.map, one.fd))
+            try:
+                need(not victim.ended(0.5), f"truncate does not wait: {victim.said()}")
+                need(one.map is None, "truncate waits, and the holder was not told")
+                gave = libc.mmap_errno(one.fd, SIZE, READ | WRITE, VALIDATE)
+            except BaseException:
+                victim.close()
+                raise
+        try:
+            need(victim.ended(_TIME * 3), "truncate still waits, and no page is busy")
+            need(victim.status == 0, f"truncate: {victim.said()}")
+        finally:
+            signal.signal(signal.SIGIO, before)
+            victim.close()
+        need(gave == errno.EAGAIN, f"MAP_DIRECT, while a page is busy, gave {libc.name_of(gave)}")
+    return "EAGAIN until the page is given back and the truncate is done"
+
+
 CHECKS = (
     Check("D26", "The holder is told before the block map changes", _SOURCE,
           "SIGIO, then it changes", told,
@@ -166,4 +207,8 @@ CHECKS = (
           "Linux fs/locks.c, __break_lease; ledger bounded-wait", "EAGAIN until the change is done",
           again,
           red=planted("greedy", V9), green=V9),
+    Check("D34", "Nor does one who maps it while a page is busy",
+          "Linux fs/xfs, xfs_break_layouts; ledger bounded-wait", "EAGAIN until the change is done",
+          busy,
+          red=planted("half-counted", V9), green=V9),
 )  # fmt: skip

@@ -96,8 +96,8 @@ V6 = (
     _fault(
         "page-cache", "files that are not DAX (D7)", "xfs", "MAP_DIRECT of the page cache",
         "The file is sealed, and stores go to the page cache.",
-        (_XFILE, "\tif (!IS_DAX(inode))\n\t\treturn -EOPNOTSUPP;\n\n\tsealer",
-         "\tif (!IS_DAX(inode) && !md_planted(MD_PLANT_PAGE_CACHE))\n\t\treturn -EOPNOTSUPP;\n\n\tsealer"),
+        (_XFILE, "\tif (!IS_DAX(inode))\n\t\treturn -EOPNOTSUPP;\n\n\t/* mprotect",
+         "\tif (!IS_DAX(inode) && !md_planted(MD_PLANT_PAGE_CACHE))\n\t\treturn -EOPNOTSUPP;\n\n\t/* mprotect"),
     ),
     _fault(
         "truncates", "truncate (D8)", "fs", "a sealed file that can be truncated",
@@ -275,6 +275,17 @@ V9 = (
         "Layouts are granted while somebody waits for the file.",
         (_XFILE, "\tif (!atomic_read(&ip->i_layout_breakers)) {\n",
          "\tif (md_planted(MD_PLANT_GREEDY) ||\n\t    !atomic_read(&ip->i_layout_breakers)) {\n"),
+    ),
+    _fault(
+        "half-counted", "mapping the file while a page is busy (D34)", "xfs",
+        "a wait in which layouts come",
+        "Layouts are granted while somebody waits for a busy page.",
+        (_XINODE, "\t\t\terror = xfs_break_dax_layouts(inode, &retry);\n",
+         "\t\t\tif (md_planted(MD_PLANT_HALF_COUNTED))\n"
+         "\t\t\t\tatomic_dec(&ip->i_layout_breakers);\n"
+         "\t\t\terror = xfs_break_dax_layouts(inode, &retry);\n"
+         "\t\t\tif (md_planted(MD_PLANT_HALF_COUNTED))\n"
+         "\t\t\t\tatomic_inc(&ip->i_layout_breakers);\n"),
     ),
 )  # fmt: skip
 
