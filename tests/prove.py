@@ -61,7 +61,7 @@ def main(argv: Sequence[str]) -> int:
         "--only",
         default="",
         metavar="NAME,NAME",
-        help="seen-red: these checks; debug: these variants. What else is due stays due",
+        help="seen-red: these checks; debug, patches: these revisions. What else is due stays due",
     )
     arguments = parser.parse_args(argv)
     wanted = arguments.steps or list(STEPS)

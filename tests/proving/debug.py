@@ -33,10 +33,11 @@ def debug(proving: Proving) -> list[str]:
     earlier = {one.variant: one for one in kept}
     shown: list[Argued] = []
     for name in CLEAN:
-        old = earlier.get(f"{name} + {FRAGMENT}")
-        left_out = proving.only and name not in proving.only
-        found = old if left_out and old else _wanted(name, proving, before)
-        shown.append(found)
+        if proving.only and name not in proving.only:
+            old = earlier.get(f"{name} + {FRAGMENT}")
+            shown += [old] if old else []
+        else:
+            shown.append(_wanted(name, proving, before))
         evidence.store(file, "debug", shown)
     evidence.write(file.with_suffix(".md"), evidence.debug_page(shown))
     return [evidence.argument(one) for one in shown if not one.held]

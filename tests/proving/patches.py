@@ -32,11 +32,17 @@ class _Place:
 def patches(proving: Proving) -> list[str]:
     """Every prefix of every shipped revision is built, booted, and the log is clean."""
     file = proving.evidence / "patches.json"
-    before = {one.key: one for one in evidence.load(file, Prefix) if one.held}
+    kept = evidence.load(file, Prefix)
+    before = {one.key: one for one in kept if one.held}
+    earlier = {(one.series, one.revision, one.patch): one for one in kept}
     shown: list[Prefix] = []
     for place in _places(proving):
-        key = _key(place, proving)
-        shown.append(before.get(key) or _show(key, place, proving))
+        if proving.only and str(place.revision) not in proving.only:
+            old = earlier.get((place.revision.series, place.revision.name, place.count))
+            shown += [old] if old else []
+        else:
+            key = _key(place, proving)
+            shown.append(before.get(key) or _show(key, place, proving))
         evidence.store(file, "patches", shown)
     evidence.write(file.with_suffix(".md"), evidence.patches_page(shown))
     return [
