@@ -88,6 +88,15 @@ def error_of(work: Callable[[], object]) -> int:
     return 0
 
 
+def stacks(pid: int) -> str:
+    """Where in the kernel the threads of a process are, as far as /proc says."""
+    found = []
+    for task in sorted(Path(f"/proc/{pid}/task").glob("*/stack")):
+        with contextlib.suppress(OSError):
+            found.append(task.read_text().rstrip())
+    return "\n".join(found)
+
+
 class Puppet:
     """A process of its own that does, one after the other, what it is told by name."""
 
@@ -135,10 +144,7 @@ class Puppet:
         return state in "SD"
 
     def where(self) -> str:
-        """Where in the kernel it is, as far as /proc says."""
-        with contextlib.suppress(OSError):
-            return Path(f"/proc/{self.pid}/stack").read_text().rstrip()
-        return ""
+        return stacks(self.pid)
 
     def do(self, name: str, *arguments: Any, seconds: float = 10.0) -> Any:
         self.start(name, *arguments)

@@ -17,7 +17,7 @@ from random import Random
 
 from guest import cgroup, exercise, fuse, libc
 from guest.cgroup import Group
-from guest.checking import Puppet, need, opened
+from guest.checking import Puppet, need, opened, stacks
 from guest.exercise import Failure, Operation
 from guest.features import fuse_writable_mmap_times as times
 from guest.features.fuse_writable_mmap_rig import NAME, other
@@ -199,7 +199,7 @@ def _together(
         if (now := _ticks(pids)) != last:
             last, since = now, time.monotonic()
         elif time.monotonic() - since > _STILL:
-            where = "\n".join([*(each.where() for each in waiting), _tasks(fs.pid)])
+            where = "\n".join([*(each.where() for each in waiting), f"server:\n{stacks(fs.pid)}"])
             fs.abort()
             raise CheckError(f"seed {seed}: nobody has done anything for {_STILL:.0f} s\n{where}")
     return "; ".join(filter(None, (str(one.result()) for one in everyone)))
@@ -209,15 +209,6 @@ def _ticks(pids: Sequence[int]) -> int:
     """CPU time that these processes have used."""
     told = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids]
     return sum(int(fields[11]) + int(fields[12]) for fields in told)
-
-
-def _tasks(pid: int) -> str:
-    """Where the server's threads are."""
-    found = []
-    for task in sorted(Path(f"/proc/{pid}/task").glob("*/stack")):
-        with contextlib.suppress(OSError):
-            found.append("server:\n" + task.read_text().rstrip())
-    return "\n".join(found)
 
 
 def _squeeze() -> None:

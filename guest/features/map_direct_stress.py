@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import mmap
 import os
 import threading
 import time
+from pathlib import Path
 
-from guest.checking import need
+from guest.checking import need, stacks
 from guest.features.map_direct_rig import (
     POSTED,
     SIZE,
@@ -22,8 +24,9 @@ from guest.features.map_direct_rig import (
     need_mount,
     new_file,
     planted,
+    remounted,
 )
-from guest.libc import READ, SHARED, WRITE, Map
+from guest.libc import PRIVATE, READ, SHARED, WRITE, Map
 from guest.victims import Victim, pin
 from guest.words import Check, CheckError, Context
 
@@ -32,6 +35,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _libc.pwrite.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_long)
 _libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 _MADV_DONTNEED = 4
+_SHOWN = 4 << 20  # bytes
+_LOCKDEP = Path("/proc/lockdep_stats")
 
 
 def _reports() -> list[str]:
@@ -48,19 +53,65 @@ def _reports() -> list[str]:
 
 
 def lock_order(_context: Context) -> str:
-    """One thread writes to the file from a map of it, the other maps and unmaps it."""
+    """One thread writes to the file from a map of it, the other maps and unmaps it.
+
+    Where lockdep is, it is shown the order of a write first: with that one mmap(2) is enough for
+    it to report the other order, before anything hangs.
+    """
     need_dialect()
+    if _LOCKDEP.exists():
+        _show_a_write()
+        with held("reported"):
+            pass
+        need(not (reports := _reports()), f"lockdep: {reports}")
     with new_file("order") as (_, fd):
         victim = Victim(lambda: _race(fd))
         try:
             if not victim.ended(_SECONDS * 4):
-                raise CheckError("write(2) from a map and mmap(2) wait for each other")
+                where = stacks(victim.pid)
+                raise CheckError(f"write(2) from a map and mmap(2) wait for each other\n{where}")
             need(victim.status == 0, f"the race ended with {victim.said()}")
         finally:
             victim.close()
     reports = _reports()
     need(not reports, f"lockdep: {reports}")
     return f"{_SECONDS:.0f} s, nothing hangs and lockdep says nothing"
+
+
+def _show_a_write() -> None:
+    """A write(2) that waits for mmap_lock, with the IOLOCK of an XFS file held.
+
+    A DAX write faults in an SRCU section. Lockdep puts what is taken there behind SRCU and not
+    behind the IOLOCK, and behind SRCU's recursive read lock one for reading closes no cycle
+    (kernel/locking/lockdep.c, check_prevs_add; lockdep-design.rst, strong dependencies). A write
+    to the page cache of the same filesystem type has the IOLOCK alone. Faults try mmap_lock
+    first, which tells lockdep nothing: so another thread has it often and long, by fork(2).
+    """
+    with remounted("dax=never"), new_file("shown", _SHOWN) as (_, fd):
+        victim = Victim(lambda: _fault_in_writes(fd))
+        try:
+            need(victim.ended(_SECONDS * 4), "writes beside fork(2) do not end")
+            need(victim.status == 0, f"writes beside fork(2) ended with {victim.said()}")
+        finally:
+            victim.close()
+
+
+def _fault_in_writes(fd: int) -> None:
+    stop = time.monotonic() + _SECONDS / 2
+
+    def fork() -> None:
+        while time.monotonic() < stop:
+            if not (child := os.fork()):
+                os._exit(0)
+            os.waitpid(child, 0)
+
+    other = threading.Thread(target=fork)
+    other.start()
+    source = Map(-1, _SHOWN, READ | WRITE, PRIVATE | mmap.MAP_ANONYMOUS)
+    while time.monotonic() < stop:
+        _libc.madvise(source.address, _SHOWN, _MADV_DONTNEED)
+        _libc.pwrite(fd, source.address, _SHOWN, 0)
+    other.join()
 
 
 def _race(fd: int) -> None:
