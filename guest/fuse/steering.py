@@ -205,11 +205,7 @@ class Service:
 
     def fds(self) -> dict[int, str]:
         """The server's open descriptors, and what each is."""
-        found: dict[int, str] = {}
-        for one in Path(f"/proc/{self.pid}/fd").iterdir():
-            with contextlib.suppress(FileNotFoundError):
-                found[int(one.name)] = str(one.readlink())
-        return found
+        return {int(fd): str(what) for fd, what in self._order("fds")["fds"]}
 
     def fd_flags(self, fd: int) -> int:
         """Its O_ flags, close-on-exec included."""
