@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,23 @@ def write(server: Server, data: bytes) -> object:
 
 def noted(server: Server, event: str) -> int:
     return sum(one[0] == event for one in server.log)
+
+
+def test_descriptors_are_told_between_two_requests_only(regions: Regions) -> None:
+    server, kept = regions.server, regions.newest[CUSE_NODE]
+    with ThreadPoolExecutor() as pool, server.changed:
+        pipe = os.pipe()  # as a server has that answers by splice(2)
+        told = pool.submit(server.do_fds)
+        with pytest.raises(TimeoutError):
+            told.result(0.2)
+        what = {str(Path(f"/proc/self/fd/{fd}").readlink()) for fd in pipe}
+        for fd in pipe:
+            os.close(fd)
+        server.changed.release()
+        found = dict(told.result(PATIENCE)["fds"])
+        server.changed.acquire()
+    assert "memfd:region" in found[kept]
+    assert not what & set(found.values())
 
 
 def test_a_card_plays_the_ring_in_order_and_counts_underruns(regions: Regions) -> None:
