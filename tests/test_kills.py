@@ -46,7 +46,7 @@ def test_lost_twice_and_missing_boots_are_told(tmp_path: Path) -> None:
         results.save_boot(run_id, dataclasses.replace(first, attempt=2))
     [twice, again] = killing.bad_results(place, before)
     assert twice == again and "is there twice" in twice
-    assert "is gone" in killing.bad_results(place, [(9, *before[0][1:])])[0]
+    assert "is gone" in killing.bad_results(place, [before[0]._replace(run=9)])[0]
 
 
 def test_a_process_that_outlives_its_runner_is_found_and_ended(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ _HELPER = re.compile(
     r"|(?:slab|object)_err\w*|print_trailer|check_(?:object|bytes\w*)|bad_page\w*|dump_page"
     r"|free_page_is_bad\w*|print_bad_pte|free_debug_processing|alloc_debug_processing"
     r"|refcount_warn_saturate|__list_\w+_or_report|xfs_\w*corruption_error|xfs_error_report"
-    r"|ass(?:fail|warn)|dump_header|nmi_cpu_backtrace\w*|native_queued_spin_lock_slowpath)$"
+    r"|ass(?:fail|warn)|dump_header|nmi_(?:cpu|trigger)\w*_backtrace\w*|native_queued_spin_lock_slowpath)$"
 )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from patchlab import full
 from patchlab.errors import LostInstrument
-from patchlab.guests import command_line, console, machine
+from patchlab.guests import command_line, console, emulator, machine
 from patchlab.guests.guest import AgentRefused, GuestCrashed, GuestTimedOut
 from patchlab.model import Image, Lab, Root
 from patchlab.progress import Step
@@ -21,6 +21,7 @@ from patchlab.record import (
     BootRecord,
     CheckInfo,
     CheckResult,
+    Clock,
     Finding,
     MetricInfo,
     MetricOutcome,
@@ -83,7 +84,7 @@ def boot(
     # What the lab made a hung guest say is no finding.
     own = data[:heard].decode("utf-8", "replace")
     findings = console.scan(own.split("\n"), known, date.today())
-    outcome, reason = judge(outcome, reason, findings, own)
+    outcome, reason = judge(outcome, reason, findings, own, task.start.clock)
     answered = (*seen.checks, *_unanswered(seen, outcome, reason))
     return BootRecord(
         variant=task.variant,
@@ -133,10 +134,15 @@ def _drive(
 
 
 def judge(
-    outcome: Outcome, reason: str, findings: Sequence[Finding], text: str
+    outcome: Outcome, reason: str, findings: Sequence[Finding], text: str, clock: Clock
 ) -> tuple[Outcome, str]:
-    """What the log adds to what the host saw: an oops beats a lost connection, a splat a pass."""
+    """What the log adds to what the host saw: an oops beats a lost connection, a splat a pass.
+
+    A crash that the emulator caused is a lost boot.
+    """
     logged = console.worst(findings)
+    if why := emulator.blame(findings, clock):
+        return Outcome.LOST, why
     if logged is Outcome.CRASHED:
         title = next(f.title for f in findings if f.kind in console.FATAL)
         return Outcome.CRASHED, reason or title

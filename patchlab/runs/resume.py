@@ -8,7 +8,7 @@ of its boots means, by name. It is stored with the plan, before the first boot.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,17 @@ class Todo:
     task: Task
     number: int  # its place in the whole plan; names its folder
     attempt: int  # the one to begin with: 2 when the first was lost
+
+
+def attempts(
+    make: Callable[[int], BootRecord], first: int = 1, last: int = ATTEMPTS
+) -> Iterator[BootRecord]:
+    """What became of each attempt at one boot, whose number ``make`` gets: up to one not lost."""
+    for attempt in range(first, last + 1):
+        record = make(attempt)
+        yield record
+        if record.outcome is not Outcome.LOST:
+            return
 
 
 def left(tasks: Sequence[Task], boots: Iterable[BootRecord]) -> tuple[Todo, ...]:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from patchlab import proc
@@ -352,8 +353,7 @@ class _Boots:
 
     def _one(self, todo: resume.Todo) -> None:
         """One boot; a lost one is tried once more, and both tries are kept."""
-        for attempt in range(todo.attempt, resume.ATTEMPTS + 1):
-            record = self._boot(todo, attempt)
+        for record in resume.attempts(partial(self._boot, todo), todo.attempt):
             if proc.is_stopping():
                 return  # a guest that the lab killed says nothing of its kernel
             self.place.results.save_boot(self.run_id, record)
@@ -361,8 +361,6 @@ class _Boots:
             if record.outcome is not Outcome.PASSED:
                 why = record.reason.split("\n", 1)[0]
                 self.progress.note(f"{measure.title(todo.task)}: {record.outcome}: {why}")
-            if record.outcome is not Outcome.LOST:
-                return
 
     def _boot(self, todo: resume.Todo, attempt: int) -> BootRecord:
         task = todo.task

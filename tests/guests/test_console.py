@@ -49,6 +49,11 @@ EXPECTED: dict[str, list[str]] = {
         "oops: fuse_readdir_recurse < fuse_readdir",
         "panic: Kernel panic - not syncing: Fatal exception in interrupt",
     ],
+    "int3-gone": [
+        "oops: key_set_index_key < search_nested_keyrings < keyring_search_rcu < keyring_search"
+        " < look_up_user_keyrings",
+        "panic: Kernel panic - not syncing: Fatal exception in interrupt",
+    ],
     "panic-init": [
         "panic: do_exit < do_group_exit < __x64_sys_exit_group < x64_sys_call < do_syscall_64"
     ],

@@ -31,7 +31,7 @@ def boots(proving: Proving) -> list[str]:
         image = build.build(variant, proving.lab, proving.cache, proving.progress)
         for number in range(len(made) + 1, BOOTS + 1):
             title, name = f"boot {number} of {BOOTS}", f"boots-{number:02d}"
-            record = boot(start(image, proving, number), checks, proving, name, 1, title)
+            record = boot(start(image, proving, number), checks, proving, name, title, 1)
             made.append(_of_a_row(key, number, record, proving.commit))
             evidence.store(file, "boots", made)
     evidence.write(file.with_suffix(".md"), evidence.boots_page(made, image_key))

@@ -56,7 +56,7 @@ def _wanted(name: str, proving: Proving, before: dict[str, Argued]) -> Argued:
     began = start(image, proving, lab.sampling.seed)
     checks = features.catalogue().of([feature]).checks
     title = f"every check of {feature} on {variant.name}"
-    record = boot(began, checks, proving, f"debug-{key[:8]}", 1, title)
+    record = boot(began, checks, proving, f"debug-{key[:8]}", title)
     known = tuple(check.id for check in checks if name in check.places)
     return _argued(key, variant.name, record, proving.commit, known)
 

@@ -18,7 +18,7 @@ from patchlab.model import Image, Lab, Machine
 from patchlab.paths import Cache
 from patchlab.progress import Progress
 from patchlab.record import BootKind, BootRecord, CheckInfo, Clock
-from patchlab.runs import measure
+from patchlab.runs import measure, resume
 from patchlab.store import content
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -115,15 +115,24 @@ def boot(
     checks: tuple[CheckInfo, ...],
     proving: Proving,
     name: str,
-    attempt: int,
     title: str,
+    attempts: int = resume.ATTEMPTS,
 ) -> BootRecord:
+    """A boot for the evidence, in a folder of the results; a lost one is made once more."""
     task = measure.Task(start, start.image.variant, -1, 0, checks, ())
     lab = proving.lab
     guest_root = root.make(lab.machine, proving.cache, proving.progress)
     known = console.load_known(lab.kernels / "known-splats.toml")
-    with proving.progress.step(title) as step:
-        return measure.boot(task, guest_root, lab, proving.results / name, attempt, known, step)
+
+    def make(attempt: int) -> BootRecord:
+        folder = proving.results / f"{name}-{attempt}"
+        with proving.progress.step(title) as step:
+            return measure.boot(task, guest_root, lab, folder, attempt, known, step)
+
+    *lost, record = resume.attempts(make, last=attempts)
+    for one in lost:
+        proving.progress.note(f"{title}: lost, and made again: {one.reason}")
+    return record
 
 
 def now() -> str:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -263,7 +264,17 @@ _LOOKS: dict[str, Callable[[Path], str]] = {
 # ---------------------------------------------------------------- the results
 
 
-BootRow = tuple[int, int, str, str, int, int, int, str]  # run, id, its place, attempt, outcome
+class BootRow(NamedTuple):
+    """A boot as it stands in the results: of which run, its place, and what became of it."""
+
+    run: int
+    id: int
+    variant: str
+    kind: str
+    block: int
+    order: int
+    attempt: int
+    outcome: str
 
 
 def stored(place: Place) -> list[BootRow]:
@@ -274,7 +285,8 @@ def stored(place: Place) -> list[BootRow]:
     query = 'SELECT run, id, variant, kind, block, "order", attempt, outcome FROM boots'
     with contextlib.closing(sqlite3.connect(file)) as connection:
         tables = connection.execute("SELECT name FROM sqlite_master").fetchall()
-        return connection.execute(query).fetchall() if ("boots",) in tables else []
+        found = connection.execute(query).fetchall() if ("boots",) in tables else []
+    return [BootRow(*row) for row in found]
 
 
 def bad_results(place: Place, before: Sequence[BootRow]) -> list[str]:
@@ -287,7 +299,7 @@ def bad_results(place: Place, before: Sequence[BootRow]) -> list[str]:
     wrong = [] if said == "ok" else [f"integrity_check: {said}"]
     now = stored(place)
     wrong += [f"boot {row} is gone" for row in before if row not in now]
-    places = [(row[0], *row[2:7]) for row in now]
+    places = [(row.run, *row[2:7]) for row in now]
     return wrong + [f"boot {one} is there twice" for one in places if places.count(one) > 1]
 
 
@@ -296,7 +308,7 @@ def incomplete(rows: Sequence[BootRow], arms: Sequence[str], blocks: int) -> lis
 
     A boot that was lost and made again counts once.
     """
-    counted = [(row[2], row[3], row[4]) for row in rows if row[7] != "lost"]
+    counted = [(row.variant, row.kind, row.block) for row in rows if row.outcome != "lost"]
     wanted = [(arm, BootKind.CHECK.value, -1) for arm in arms]
     wanted += [(arm, BootKind.BENCH.value, block) for arm in arms for block in range(blocks)]
     return [

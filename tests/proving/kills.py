@@ -157,7 +157,7 @@ def _one(place: Place, key: str, moment: tuple[str, float] | None, known: set[Pa
     if not moment:
         problems += [f"it ended with {ended.code}: {_last(ended.said)}"] * (ended.code != 0)
         problems += killing.incomplete(after, ARMS, BLOCKS)
-        problems += ["more than one run was begun"] * (len({row[0] for row in after}) > 1)
+        problems += ["more than one run was begun"] * (len({row.run for row in after}) > 1)
     return Kill(
         key=key,
         wanted=moment[0] if moment else "",

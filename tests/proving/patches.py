@@ -71,7 +71,7 @@ def _show(key: str, place: _Place, proving: Proving) -> Prefix:
     variant, revision = place.variant, place.revision
     image = build.build(variant, proving.lab, proving.cache, proving.progress)
     began = start(image, proving, proving.lab.sampling.seed)
-    record = boot(began, (), proving, f"patches-{key[:8]}", 1, f"boot {variant.name}")
+    record = boot(began, (), proving, f"patches-{key[:8]}", f"boot {variant.name}")
     return Prefix(
         key=key,
         series=revision.series,

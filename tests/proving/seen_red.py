@@ -131,16 +131,14 @@ def _key(case: Case, image: str, lab: Lab) -> str:
 
 
 def _show(cases: Mapping[str, Case], image: Image, proving: Proving) -> dict[str, Shown]:
-    """One boot for all cases of one image and its options; a lost one is tried once more."""
+    """One boot for all cases of one image and its options."""
     first = next(iter(cases.values()))
     checks = tuple(case.check for case in cases.values())
     place = " ".join((first.variant, *first.options))
     title = f"{', '.join(check.id for check in checks)} on {place}"
     began = start(image, proving, proving.lab.sampling.seed, first.options)
     name = f"seen-red-{content.digest(*cases)[:8]}"
-    record = boot(began, checks, proving, f"{name}-1", 1, title)
-    if record.outcome is Outcome.LOST:
-        record = boot(began, checks, proving, f"{name}-2", 2, title)
+    record = boot(began, checks, proving, name, title)
     found = {key: from_record(key, case, record, proving.commit) for key, case in cases.items()}
     for one in found.values():
         said = f"{one.check} on {place}: {one.outcome}"

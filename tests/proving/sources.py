@@ -103,7 +103,7 @@ def _shown(proving: Proving, key: str) -> OwnTree:
     _read(proving, variant)
     image = build.build(variant, proving.lab, proving.cache, proving.progress)
     start = desk.start(image, proving, seed=1)
-    record = desk.boot(start, (), proving, "sources", 1, "boot the user's tree")
+    record = desk.boot(start, (), proving, "sources", "boot the user's tree")
     changed = differences(before, listing(user))
     shutil.rmtree(user.parent)
     return OwnTree(

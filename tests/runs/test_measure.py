@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from patchlab import config
 from patchlab.guests import console
-from patchlab.record import Outcome
+from patchlab.record import Clock, Outcome
 from patchlab.runs import measure
 from tests.report.sample_run import BASE, sample_run
 
@@ -19,9 +20,11 @@ LOGS = Path(__file__).parents[1] / "data" / "console"
 BANNER = "[    0.000000] Linux version 6.12.117 (build@lab) (gcc 12.2.0) #1 SMP\n"
 
 
-def judged(outcome: Outcome, reason: str, text: str) -> tuple[Outcome, str]:
+def judged(
+    outcome: Outcome, reason: str, text: str, clock: Clock = Clock.TCG
+) -> tuple[Outcome, str]:
     findings = console.scan(text.split("\n"), (), date(2026, 1, 1))
-    return measure.judge(outcome, reason, findings, text)
+    return measure.judge(outcome, reason, findings, text, clock)
 
 
 def log(name: str) -> str:
@@ -53,6 +56,37 @@ def test_a_warning_makes_a_boot_that_worked_unclean() -> None:
 
 def test_a_warning_does_not_hide_that_the_guest_stopped_answering() -> None:
     assert judged(Outcome.TIMED_OUT, "late", log("warn")) == (Outcome.TIMED_OUT, "late")
+
+
+# As a guest of QEMU 7.2 wrote it: kernel 6.12.117, unpatched, two vCPUs.
+GONE = log("int3-gone")
+BYTES = "18 48 8b 42 10 48 85 c0 0f 84 18 01 00 00 48 89 43 30 0f <1f>"
+
+
+def test_a_breakpoint_that_the_emulator_ran_too_late_loses_the_boot() -> None:
+    outcome, reason = judged(Outcome.CRASHED, "oops before the guest was ready", GONE)
+    assert outcome is Outcome.LOST
+    assert "at key_set_index_key+0x9a/0x1e0" in reason
+    assert "the emulator" in reason
+
+
+@pytest.mark.parametrize(
+    ("clock", "text"),
+    [
+        # No CPU does that, and neither does a QEMU with one thread.
+        (Clock.WALL, GONE),
+        (Clock.ICOUNT, GONE),
+        # The breakpoint is there: somebody put it there.
+        (Clock.TCG, GONE.replace(BYTES, BYTES.replace("0f <", "cc <"))),
+        # Nobody can tell.
+        (Clock.TCG, re.sub("Code: .*", "Code: Unable to access opcode bytes.", GONE)),
+        # The second oops comes from the first one's damage.
+        (Clock.TCG, GONE.replace("int3: 0000 [#1]", "int3: 0000 [#2]")),
+        (Clock.TCG, log("oops-null") + GONE),
+    ],
+)
+def test_any_other_breakpoint_is_the_kernel_s(clock: Clock, text: str) -> None:
+    assert judged(Outcome.CRASHED, "", text, clock)[0] is Outcome.CRASHED
 
 
 @pytest.mark.parametrize("text", ["", "\n \n", "hello from no kernel\n"])

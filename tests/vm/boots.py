@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from patchlab import config
@@ -14,7 +15,7 @@ from patchlab.model import Image, Lab, Root
 from patchlab.paths import Cache
 from patchlab.progress import Silent
 from patchlab.record import BootKind, BootRecord, CheckInfo, CheckResult, Clock, Outcome
-from patchlab.runs import features, measure
+from patchlab.runs import features, measure, resume
 
 FINE = {Outcome.PASSED, Outcome.UNSUPPORTED}
 
@@ -42,7 +43,16 @@ def task(start: command_line.Start, catalogue: features.Catalogue) -> measure.Ta
 
 
 def boot(one: measure.Task, root: Root, lab: Lab, folder: Path) -> BootRecord:
-    return measure.boot(one, root, lab, folder, 1, (), Step())
+    """The boot's record, and its console in ``folder``; a lost one is made once more."""
+    return kept(lambda attempt: measure.boot(one, root, lab, folder, attempt, (), Step()))
+
+
+def kept(make: Callable[[int], BootRecord]) -> BootRecord:
+    """What the last attempt at a boot became; a warning tells of one that was lost."""
+    *lost, record = resume.attempts(make)
+    for one in lost:
+        warnings.warn(f"a boot was lost, and made again: {one.reason}", stacklevel=3)
+    return record
 
 
 def quick(feature: str, patience: float = 2) -> tuple[CheckInfo, ...]:

@@ -16,7 +16,7 @@ from patchlab.guests import command_line, vigil
 from patchlab.model import Image, Lab, Root
 from patchlab.record import BootKind, BootRecord, Clock
 from patchlab.runs import features, measure
-from tests.vm.boots import Step
+from tests.vm import boots
 
 # Answers like the real agent, passes every check, and meets its fate in the first one.
 _AGENT = """\
@@ -74,8 +74,8 @@ def hasty(lab: Lab, **seconds: float) -> Lab:
 
 
 def boot(image: Image, root: Root, lab: Lab, folder: Path, fate: str) -> BootRecord:
-    one = task(image, code(folder / "agent", fate))
-    return measure.boot(one, root, lab, folder / "boot", 1, (), Step())
+    """The boot's record, and its console in ``folder``/boot; a lost one is made once more."""
+    return boots.boot(task(image, code(folder / "agent", fate)), root, lab, folder / "boot")
 
 
 def qemu() -> int:

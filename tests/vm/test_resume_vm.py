@@ -64,9 +64,10 @@ def test_a_killed_run_goes_on_and_makes_every_boot_once(place: killing.Place) ->
         assert second.left == ()
         assert "going on with run 1 (0 of 3 boots)" in second.said
         kept = killing.stored(place)
-        assert [row[3] for row in kept] == ["check", *["bench"] * (len(kept) - 1)]
+        made = [row.kind for row in kept if row.outcome != "lost"]
+        assert made == ["check", *["bench"] * (len(made) - 1)], second.said
         shown = killing.run(place, ("report", "1"), None)
-        assert f"{3 - len(kept)} of 3 boots are missing" in shown.said, shown.said
+        assert f"{3 - len(made)} of 3 boots are missing" in shown.said, shown.said
         third = killing.run(place, words, None)
     assert third.code == 0, third.said
     assert killing.bad_results(place, kept) == []
@@ -79,6 +80,10 @@ def test_a_killed_run_goes_on_and_makes_every_boot_once(place: killing.Place) ->
         (total,) = connection.execute("SELECT seconds FROM runs").fetchone()
         assert connection.execute("SELECT count(*) FROM sittings").fetchone() == (3,)
     assert 0 <= total - sat < 10
-    folders = {path.name for path in (place.results / "run-0001").iterdir()}
-    assert folders == {"check-000-1", "bench-000-1", "bench-001-1"}
+    # What only QEMU is to blame for was made once more, and both attempts are kept.
+    attempts = {
+        f"{row.kind}-{max(row.block, 0):03d}-{row.attempt}" for row in killing.stored(place)
+    }
+    assert {"check-000-1", "bench-000-1", "bench-001-1"} <= attempts
+    assert {path.name for path in (place.results / "run-0001").iterdir()} == attempts
     assert (place.results / "report-0001.html").is_file()
