@@ -12,24 +12,26 @@ from __future__ import annotations
 import argparse
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from rich.console import Console
 
 from patchlab import config, proc
 from patchlab.commands.ui import Terminal
-from patchlab.errors import LabError
+from patchlab.errors import LabError, UsageError
+from patchlab.model import Lab
 from patchlab.paths import default_cache
 from patchlab.progress import Progress
+from patchlab.runs import features
 from tests.proving.boots import boots
 from tests.proving.calibrations import calibrated
 from tests.proving.clean_build import clean_build
-from tests.proving.debug import debug
+from tests.proving.debug import CLEAN, debug
 from tests.proving.desk import EVIDENCE, LAB, REPOSITORY, Proving, lab_commit
 from tests.proving.faults import faults
 from tests.proving.kills import kills
 from tests.proving.machines import machines, machines_empty, user
-from tests.proving.patches import patches
+from tests.proving.patches import patches, shipped
 from tests.proving.seen_red import seen_red
 from tests.proving.sources import sources
 from tests.proving.statistics import simulated
@@ -51,6 +53,13 @@ STEPS: dict[str, Callable[[Proving], list[str]]] = {
     "user": user,
     "machines": machines,
     "machines-empty": machines_empty,
+}
+
+# What --only may name of the steps that can be made in part.
+PARTS: dict[str, Callable[[Lab], Iterable[str]]] = {
+    "seen-red": lambda _: (check.id for check in features.catalogue().checks),
+    "patches": lambda lab: map(str, shipped(lab)),
+    "debug": lambda _: CLEAN,
 }
 
 
@@ -81,8 +90,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _prove(steps: Sequence[str], only: frozenset[str], progress: Progress) -> list[str]:
+    lab = config.load(LAB)
+    _require_parts(only, steps, lab)
     proving = Proving(
-        lab=config.load(LAB),
+        lab=lab,
         cache=default_cache(),
         progress=progress,
         evidence=EVIDENCE,
@@ -95,6 +106,22 @@ def _prove(steps: Sequence[str], only: frozenset[str], progress: Progress) -> li
         wrong += STEPS[step](proving)
         progress.note(f"{step}: {EVIDENCE.relative_to(REPOSITORY) / step}.md")
     return wrong
+
+
+def _require_parts(only: frozenset[str], steps: Sequence[str], lab: Lab) -> None:
+    """UsageError for a name that no step has, and for a step that cannot be made in part."""
+    if whole := [step for step in steps if step not in PARTS]:
+        if only:
+            raise UsageError(
+                f"--only: {', '.join(whole)} cannot be made in part",
+                hint=f"name steps of which parts can: {', '.join(PARTS)}",
+            )
+        return
+    if unknown := only.difference(*(PARTS[step](lab) for step in steps)):
+        raise UsageError(
+            f"--only: {', '.join(steps)}: nothing there is named {', '.join(sorted(unknown))}",
+            hint="seen-red has ids of checks (D1), patches and debug have SERIES@REVISION",
+        )
 
 
 def _say(errors: Console, lines: Sequence[str], error: BaseException | None) -> int:

@@ -19,7 +19,8 @@ from patchlab.record import BootKind, CheckInfo, Outcome
 from patchlab.runs import features
 from tests import prove
 from tests.proving import desk, evidence, seen_red
-from tests.proving.evidence import Boot, CleanBuild, Shown
+from tests.proving.evidence import Boot, CleanBuild, Prefix, Shown
+from tests.proving.patches import patches
 from tests.report import sample_run
 
 PLANTED = Path(__file__).parent / "planted" / "patches"
@@ -319,6 +320,50 @@ def test_an_unknown_step_is_a_usage_error_that_lists_them(
     said = capsys.readouterr().err
     assert "seen-green" in said
     assert all(step in said for step in prove.STEPS)
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["patches", "--only", "map-direct@v7"], "nothing there is named map-direct@v7"),
+        (["debug", "--only", "map-direct@v6-asposted"], "named map-direct@v6-asposted"),
+        (["seen-red", "--only", "D1,D99"], "nothing there is named D99"),
+        (["patches", "--only", "D1"], "nothing there is named D1"),
+        (["seen-red", "boots", "--only", "D1"], "boots cannot be made in part"),
+    ],
+)
+def test_only_refuses_what_would_be_nothing(
+    argv: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert prove.main(argv) == UsageError.exit_code
+    assert said in capsys.readouterr().err
+
+
+PREFIX = Prefix(
+    key="of another image",
+    series="map-direct",
+    revision="v9",
+    patch=1,
+    subject="locks: tell the holders",
+    image="abc123",
+    outcome=Outcome.PASSED,
+    reason="",
+    commit="04749a7",
+    when="2026-11-21T12:00:00+00:00",
+)
+
+
+def test_what_only_leaves_out_is_kept_as_it_was_shown(tmp_path: Path) -> None:
+    lab = config.load(desk.LAB)
+    proving = desk.Proving(
+        lab, Cache(tmp_path), Silent(), tmp_path, tmp_path, "04749a7", frozenset({"map-direct@v7"})
+    )
+    bad = msgspec.structs.replace(PREFIX, patch=2, outcome=Outcome.SPLAT, reason="WARNING")
+    gone = msgspec.structs.replace(PREFIX, patch=99)
+    evidence.store(tmp_path / "patches.json", "patches", [PREFIX, bad, gone])
+    assert patches(proving) == ["map-direct@v9, patch 2: splat: WARNING"]
+    assert evidence.load(tmp_path / "patches.json", Prefix) == [PREFIX, bad]
+    assert "locks: tell the holders" in (tmp_path / "patches.md").read_text()
 
 
 def test_a_variant_that_does_not_exist_is_reported_with_its_check(tmp_path: Path) -> None:

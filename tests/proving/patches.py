@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from patchlab.building import build
-from patchlab.model import Base, Revision, Variant
+from patchlab.model import Base, Lab, Revision, Variant
 from patchlab.store import content
 from tests.proving import evidence
 from tests.proving.desk import RECIPE, REPOSITORY, Proving, boot, machine_key, start
@@ -52,14 +52,22 @@ def patches(proving: Proving) -> list[str]:
     ]
 
 
+def shipped(lab: Lab) -> tuple[Revision, ...]:
+    """The revisions whose prefixes are built: those of patches/."""
+    folder = REPOSITORY / "patches"
+    return tuple(
+        revision
+        for series in lab.series.values()
+        if series.file.resolve().is_relative_to(folder)
+        for revision in series.revisions
+    )
+
+
 def _places(proving: Proving) -> Iterator[_Place]:
-    shipped = REPOSITORY / "patches"
-    for series in proving.lab.series.values():
-        if series.file.resolve().is_relative_to(shipped):
-            for revision in series.revisions:
-                for base in revision.bases:
-                    for count in range(1, len(revision.patches) + 1):
-                        yield _Place(revision, proving.lab.bases[base], count)
+    for revision in shipped(proving.lab):
+        for base in revision.bases:
+            for count in range(1, len(revision.patches) + 1):
+                yield _Place(revision, proving.lab.bases[base], count)
 
 
 def _key(place: _Place, proving: Proving) -> str:

@@ -18,7 +18,6 @@ from tests.proving import killing
 pytestmark = pytest.mark.vm
 
 ROOT = Path(__file__).parents[2]
-BOOTS = 'SELECT kind, block, "order", attempt, outcome FROM boots ORDER BY id'
 RUN = """
 [run.short]
 title = "One arm, killed twice"
