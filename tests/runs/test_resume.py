@@ -8,6 +8,7 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -113,6 +114,25 @@ def test_a_lost_boot_keeps_its_second_try_and_has_no_third(tmp_path: Path) -> No
     assert (left[0].task, left[0].attempt) == (first, 2)
     assert {one.task.variant for one in left if one.task.block == 0} == {first.variant}
     assert resume.made(run) == "2 of 12 boots"
+
+
+@pytest.mark.parametrize(
+    ("first", "outcomes", "made"),
+    [
+        (1, [Outcome.PASSED], [1]),
+        (1, [Outcome.CRASHED], [1]),
+        (1, [Outcome.LOST, Outcome.PASSED], [1, 2]),
+        (1, [Outcome.LOST, Outcome.LOST], [1, 2]),
+        (2, [Outcome.LOST], [2]),
+    ],
+)
+def test_only_a_lost_boot_is_made_again_and_once(
+    first: int, outcomes: list[Outcome], made: list[int]
+) -> None:
+    task, left = tasks(BootKind.CHECK)[0], iter(outcomes)
+    found = list(resume.attempts(lambda attempt: boot(task, attempt, next(left)), first))
+    assert [one.attempt for one in found] == made
+    assert [one.outcome for one in found] == outcomes
 
 
 def test_a_crashed_kernel_is_a_result_and_not_tried_again(tmp_path: Path) -> None:
