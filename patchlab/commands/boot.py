@@ -7,7 +7,7 @@ import argparse
 
 from patchlab.commands.adhoc import adhoc
 from patchlab.commands.desk import Desk
-from patchlab.record import Outcome
+from patchlab.commands.report import exit_code
 from patchlab.runs import measure
 from patchlab.runs.run import Wanted, execute
 
@@ -26,8 +26,8 @@ def run(args: argparse.Namespace, desk: Desk) -> int:
         run_id = execute(
             lab, plan, place, desk.progress, Wanted(checks=False, bench=False, boot=True)
         )
-        boots = place.results.load_run(run_id).boots
-    for boot in boots:
+        stored = place.results.load_run(run_id)
+    for boot in stored.boots:
         desk.write(
             f"{boot.variant}: {boot.outcome} in {boot.seconds:.1f} s, "
             f"agent after {boot.ready_seconds:.1f} s{': ' if boot.reason else ''}{boot.reason}"
@@ -35,4 +35,4 @@ def run(args: argparse.Namespace, desk: Desk) -> int:
         for finding in boot.findings:
             desk.write(f"  {finding.kind}: {finding.title} (console line {finding.line})")
     desk.write(f"consoles: {desk.results_folder / measure.run_folder(run_id)}")
-    return 0 if all(boot.outcome is Outcome.PASSED for boot in boots) else 1
+    return exit_code(stored, ())

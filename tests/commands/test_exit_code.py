@@ -8,7 +8,8 @@ import dataclasses
 import pytest
 
 from patchlab.commands.report import exit_code
-from patchlab.record import BootKind, CheckResult, Outcome, StoredRun
+from patchlab.errors import LostInstrument
+from patchlab.record import BootKind, BootRecord, CheckResult, Outcome, StoredRun
 from patchlab.report import html, text
 from patchlab.verdicts import compare
 from tests.report import sample_run
@@ -81,3 +82,18 @@ def test_the_report_says_which_failure_is_known(red: str, known: bool) -> None:
     assert (f"failed on {OTHER}, as it is known to: it did not" in said) == known
     page = html.render(stored, comparisons)
     assert ('<span class="small soft">as known</span>' in page) == known
+
+
+def test_a_boot_that_was_lost_counts_only_when_it_was_not_made_again() -> None:
+    stored = run("", OTHER, Outcome.PASSED)
+    good = stored.boots[-1]
+    lost = dataclasses.replace(good, outcome=Outcome.LOST, checks=())
+    last = dataclasses.replace(lost, attempt=2)
+    assert good.attempt == 1
+
+    def code(*boots: BootRecord) -> int:
+        return exit_code(dataclasses.replace(stored, boots=(*stored.boots[:-1], *boots)), ())
+
+    assert code(lost, dataclasses.replace(good, attempt=2)) == 0
+    assert code(lost, last) == LostInstrument.exit_code
+    assert code(lost) == LostInstrument.exit_code
