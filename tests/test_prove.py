@@ -219,7 +219,8 @@ def test_the_page_counts_and_names_what_is_unproved() -> None:
     checks = [check("p@v1 x=1"), check("", "B99"), check("p@v1 x=2", "B4")]
     stayed_green = shown(check="B4", key="k5", outcome=Outcome.PASSED)
     green = msgspec.structs.replace(GREEN, check="B4", when="2026-11-23T00:00:00+00:00")
-    page = evidence.seen_red_page([shown(), GREEN, stayed_green, green], checks, {"k1", "k2", "k5"})
+    every = {"k1", "k2", "k5"}
+    page = evidence.seen_red_page([shown(), GREEN, stayed_green, green], checks, every)
     assert "1 of 3 checks proved, by 4 boots, 2 of them red." in page
     assert "Shown 2026-11-21 to 2026-11-23, by the lab at `04749a7`." in page
     assert "Unproved: B99, B4." in page
@@ -230,12 +231,21 @@ def test_the_page_counts_and_names_what_is_unproved() -> None:
     assert "**not as claimed:** `B4 on planted@v1 fuse.plant=early-fsync: passed, not" in page
 
 
+def test_a_check_that_was_not_seen_green_is_not_proved() -> None:
+    checks = [check("p@v1 x=1")]
+    assert evidence.unproved([shown()], checks) == ["B3"]
+    assert evidence.unproved([GREEN], checks) == ["B3"]
+    assert evidence.unproved([shown(), GREEN], checks) == []
+
+
 def test_what_was_shown_with_earlier_code_stays_and_is_marked() -> None:
     today = {"k8": ("B3", "planted@v1", ("fuse.plant=early-fsync",), "failed")}
     assert evidence.earlier([shown(), GREEN], today) == {"k8": shown()}
     page = evidence.seen_red_page([shown(), GREEN], [check("p@v1 x=1")], {"k2", "k8"})
     assert "| failed (earlier code) | passed on `base` |" in page
+    assert "1 of 1 checks proved" in page
     assert "1 of the boots were made with" in page
+    assert "With today's, 0 of 1 checks are proved." in page
     again = evidence.seen_red_page([shown(), GREEN], [check("p@v1 x=1")], {"k1", "k2"})
     assert "earlier code" not in again and "changed since" not in again
 
@@ -343,6 +353,7 @@ PREFIX = Prefix(
     key="of another image",
     series="map-direct",
     revision="v9",
+    base="linux-6.12",
     patch=1,
     subject="locks: tell the holders",
     image="abc123",
@@ -360,10 +371,27 @@ def test_what_only_leaves_out_is_kept_as_it_was_shown(tmp_path: Path) -> None:
     )
     bad = msgspec.structs.replace(PREFIX, patch=2, outcome=Outcome.SPLAT, reason="WARNING")
     gone = msgspec.structs.replace(PREFIX, patch=99)
-    evidence.store(tmp_path / "patches.json", "patches", [PREFIX, bad, gone])
-    assert patches(proving) == ["map-direct@v9, patch 2: splat: WARNING"]
+    elsewhere = msgspec.structs.replace(PREFIX, base="linux-6.12-cloud")
+    evidence.store(tmp_path / "patches.json", "patches", [PREFIX, bad, gone, elsewhere])
+    assert patches(proving) == ["map-direct@v9, patch 2 on linux-6.12: splat: WARNING"]
     assert evidence.load(tmp_path / "patches.json", Prefix) == [PREFIX, bad]
     assert "locks: tell the holders" in (tmp_path / "patches.md").read_text()
+
+
+def test_the_page_of_patches_names_what_is_missing_and_what_is_of_earlier_patches() -> None:
+    other = msgspec.structs.replace(PREFIX, patch=2, key="old")
+    keys = {PREFIX.place: PREFIX.key, other.place: "new"}
+    keys |= {("map-direct", "v9", "linux-6.12-cloud", count): f"c{count}" for count in (1, 2)}
+    page = evidence.patches_page([PREFIX, other], keys)
+    assert "2 of 4 kernels shown, 2 of them good, 1 of them with patches" in page
+    assert "- **not shown:** map-direct@v9 on linux-6.12-cloud (2)" in page
+    assert (
+        "| map-direct@v9 | linux-6.12 | 1 | `locks: tell the holders` | `abc123` | passed |" in page
+    )
+    assert "| passed (earlier patches) |" in page
+    whole = evidence.patches_page([PREFIX], {PREFIX.place: PREFIX.key})
+    assert "1 of 1 kernels shown, 1 of them good. Shown" in whole
+    assert "not shown" not in whole
 
 
 def test_a_variant_that_does_not_exist_is_reported_with_its_check(tmp_path: Path) -> None:

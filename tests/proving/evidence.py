@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -75,8 +76,10 @@ def earlier(
 
 
 def unproved(shown: Sequence[Shown], checks: Sequence[CheckInfo]) -> list[str]:
-    """Ids of the checks that name no image to fail on, or did not do there as claimed."""
-    proved = {one.check for one in shown} - {one.check for one in shown if not one.held}
+    """Ids of the checks that were not seen red, and green elsewhere, as claimed."""
+    green = {one.check for one in shown if one.expected is Outcome.PASSED}
+    red = {one.check for one in shown if one.expected is not Outcome.PASSED}
+    proved = (red & green) - {one.check for one in shown if not one.held}
     return [check.id for check in checks if check.id not in proved]
 
 
@@ -100,7 +103,7 @@ def seen_red_page(
         f"{len(checks) - len(missing)} of {len(checks)} checks proved, by {len(shown)} boots, "
         f"{len(red)} of them red. {_dated(shown)}",
         *(["", f"Unproved: {', '.join(missing)}."] if missing else []),
-        *_due(shown, keys),
+        *_due(shown, checks, keys),
         "",
         "| check | image | kernel option | outcome there | where it passes |",
         "|---|---|---|---|---|",
@@ -117,14 +120,18 @@ def seen_red_page(
     return "\n".join(lines) + "\n"
 
 
-def _due(shown: Sequence[Shown], keys: Collection[str]) -> list[str]:
-    old = sum(one.key not in keys for one in shown)
-    if not old:
+def _due(shown: Sequence[Shown], checks: Sequence[CheckInfo], keys: Collection[str]) -> list[str]:
+    today = [one for one in shown if one.key in keys]
+    if len(today) == len(shown):
         return []
+    # Of those that are due again nothing is known today.
+    due = {one.check for one in shown if one.key not in keys}
+    proved = len(checks) - len({*unproved(today, checks), *due})
     return [
         "",
-        f"{old} of the boots were made with an image or code of the agent that has changed since "
-        "(the table marks them); `make prove` makes them again.",
+        f"{len(shown) - len(today)} of the boots were made with an image or code of the agent that "
+        f"has changed since (the table marks them); `make prove` makes them again. With today's, "
+        f"{proved} of {len(checks)} checks are proved.",
     ]
 
 
@@ -243,12 +250,16 @@ def boots_page(made: Sequence[Boot], image: str) -> str:
 # ---------------------------------------------------------------- patches
 
 
+Place = tuple[str, str, str, int]  # series, revision, base, and how many of its patches
+
+
 class Prefix(msgspec.Struct, frozen=True):
-    """The first ``patch`` patches of a revision, built and booted."""
+    """The first ``patch`` patches of a revision on one base, built and booted."""
 
     key: str
     series: str
     revision: str
+    base: str
     patch: int  # from 1
     subject: str
     image: str
@@ -258,25 +269,38 @@ class Prefix(msgspec.Struct, frozen=True):
     when: str
 
     @property
+    def place(self) -> Place:
+        return self.series, self.revision, self.base, self.patch
+
+    @property
     def held(self) -> bool:
         return self.outcome is Outcome.PASSED
 
 
-def patches_page(shown: Sequence[Prefix]) -> str:
+def patches_page(shown: Sequence[Prefix], keys: Mapping[Place, str]) -> str:
+    """The page of all prefixes. ``keys`` has today's, of each that is to be shown."""
+    made = {one.place: one for one in shown}
+    old = sum(one.key != keys[one.place] for one in shown)
+    missing = Counter(f"{series}@{name} on {base}" for series, name, base, _ in keys.keys() - made)
     lines = [
         "# Each patch builds and boots",
         "",
-        "Every prefix of every shipped revision was built, with warnings as make gives them, and",
-        f"booted until the agent answered; the log had to be clean. {len(shown)} kernels, "
-        f"{sum(one.held for one in shown)} good. {_dated(shown)}",
+        "The prefixes of every shipped revision are built, with warnings as make gives them, and",
+        "booted until the agent answers; the log has to be clean. "
+        f"{len(shown)} of {len(keys)} kernels shown, {sum(one.held for one in shown)} of them good"
+        f"{f', {old} of them with patches or a config that have changed since' if old else ''}. "
+        f"{_dated(shown)}",
+        *([""] if missing else []),
+        *(f"- **not shown:** {name} ({count})" for name, count in sorted(missing.items())),
         "",
-        "| series | patch | subject | image | boot |",
-        "|---|---|---|---|---|",
+        "| series | base | patch | subject | image | boot |",
+        "|---|---|---|---|---|---|",
     ]
     for one in shown:
         said = one.outcome if one.held else f"**{one.outcome}**: `{line(one.reason)}`"
+        said += "" if one.key == keys[one.place] else " (earlier patches)"
         lines.append(
-            f"| {one.series}@{one.revision} | {one.patch} | `{line(one.subject)}` "
+            f"| {one.series}@{one.revision} | {one.base} | {one.patch} | `{line(one.subject)}` "
             f"| `{one.image}` | {said} |"
         )
     return "\n".join(lines) + "\n"

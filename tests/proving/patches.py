@@ -23,6 +23,10 @@ class _Place:
     count: int
 
     @property
+    def name(self) -> evidence.Place:
+        return self.revision.series, self.revision.name, self.base.name, self.count
+
+    @property
     def variant(self) -> Variant:
         first = replace(self.revision, patches=self.revision.patches[: self.count])
         name = f"{first.series}@{first.name}, patch {self.count}"
@@ -32,22 +36,22 @@ class _Place:
 def patches(proving: Proving) -> list[str]:
     """Every prefix of every shipped revision is built, booted, and the log is clean."""
     file = proving.evidence / "patches.json"
-    kept = evidence.load(file, Prefix)
-    before = {one.key: one for one in kept if one.held}
-    earlier = {(one.series, one.revision, one.patch): one for one in kept}
-    shown: list[Prefix] = []
-    for place in _places(proving):
+    places = {place.name: place for place in _places(proving)}
+    shown = {one.place: one for one in evidence.load(file, Prefix) if one.place in places}
+    keys = {name: _key(place, proving) for name, place in places.items()}
+    for name, place in places.items():
         if proving.only and str(place.revision) not in proving.only:
-            old = earlier.get((place.revision.series, place.revision.name, place.count))
-            shown += [old] if old else []
-        else:
-            key = _key(place, proving)
-            shown.append(before.get(key) or _show(key, place, proving))
-        evidence.store(file, "patches", shown)
-    evidence.write(file.with_suffix(".md"), evidence.patches_page(shown))
+            continue
+        old = shown.get(name)
+        if old is None or not old.held or old.key != keys[name]:
+            shown[name] = _show(keys[name], place, proving)
+            evidence.store(file, "patches", [shown[one] for one in places if one in shown])
+    ordered = [shown[one] for one in places if one in shown]
+    evidence.store(file, "patches", ordered)
+    evidence.write(file.with_suffix(".md"), evidence.patches_page(ordered, keys))
     return [
-        f"{one.series}@{one.revision}, patch {one.patch}: {one.outcome}: {one.reason}"
-        for one in shown
+        f"{one.series}@{one.revision}, patch {one.patch} on {one.base}: {one.outcome}: {one.reason}"
+        for one in ordered
         if not one.held
     ]
 
@@ -84,6 +88,7 @@ def _show(key: str, place: _Place, proving: Proving) -> Prefix:
         key=key,
         series=revision.series,
         revision=revision.name,
+        base=place.base.name,
         patch=place.count,
         subject=revision.patches[place.count - 1].subject,
         image=image.key,
