@@ -12,6 +12,7 @@ from patchlab.config import names
 from patchlab.errors import UsageError
 from patchlab.report import cover
 from patchlab.verdicts import compare as comparing
+from patchlab.verdicts import sensitivity
 
 HELP = "compare two arms of a stored run (the newest that has both)"
 EXAMPLE = "runner.py compare base fuse-writable-mmap@control --format cover"
@@ -57,4 +58,5 @@ def run(args: argparse.Namespace, desk: Desk) -> int:
         desk.write(cover.render(stored, comparison).rstrip("\n"))
     else:
         desk.show(args.format, stored, [comparison])
-    return exit_code(stored, [comparison])
+    models = sensitivity.pairs(stored, *arms).values()
+    return exit_code(stored, [comparison], {*arms, *(arm for pair in models for arm in pair)})

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from patchlab import config, scratch
@@ -67,12 +67,16 @@ def write_html(folder: Path, stored: StoredRun) -> Path:
     return file
 
 
-def exit_code(stored: StoredRun, comparisons: Sequence[Comparison]) -> int:
+def exit_code(
+    stored: StoredRun, comparisons: Sequence[Comparison], arms: Collection[str] = ()
+) -> int:
     """1 for a regression, a failed check or a dead kernel; 69 when something was lost; else 0.
 
-    A check that fails where the feature says that it does (compare.known()) is none of these.
+    Of the boots of ``arms``, or of all. A check that fails where the feature says that it does
+    (compare.known()) is none of these.
     """
-    boots = levels.settled(stored.boots)
+    counted = levels.settled(stored.boots)
+    boots = [boot for boot in counted if not arms or boot.variant in arms]
     infos = {(info.feature, info.id): info for info in comparing.check_infos(stored)}
     outcomes = {boot.outcome for boot in boots}
     outcomes |= {

@@ -125,8 +125,7 @@ def known(info: CheckInfo, variant: str, outcome: Outcome) -> bool:
 def regressed(comparison: Comparison) -> bool:
     """Whether the candidate is worse: a check that passed before, or a slower primary metric.
 
-    A control takes its feature out on purpose, so what is gone there is a result; what is known
-    to fail on the candidate is none, either.
+    A control takes its feature out on purpose, so what is gone there is a result.
     """
     control = any(part.endswith("@control") for part in comparison.candidate.split(" + "))
     checks = [
@@ -134,16 +133,13 @@ def regressed(comparison: Comparison) -> bool:
         for check in comparison.checks
         if check.regression
         and not (control and check.candidate and check.candidate.outcome is Outcome.UNSUPPORTED)
-        and not (
-            check.candidate and known(check.info, comparison.candidate, check.candidate.outcome)
-        )
     ]
     slower = [m for m in comparison.metrics if m.verdict is Verdict.SLOWER and m.metric.primary]
     return bool(checks or slower)
 
 
 def change_word(check: CheckComparison) -> str:
-    """same, gone, new, regression, fixed, changed, or not compared."""
+    """same, gone, new, regression, known failure, fixed, changed, or not compared."""
     before = check.baseline.outcome if check.baseline else Outcome.NOT_RUN
     after = check.candidate.outcome if check.candidate else Outcome.NOT_RUN
     if check.regression:
@@ -152,6 +148,8 @@ def change_word(check: CheckComparison) -> str:
         return "not compared"
     if before is after:
         return "same"
+    if check.known:
+        return "known failure"
     if after is Outcome.PASSED:
         return "new" if before is Outcome.UNSUPPORTED else "fixed"
     return "changed"
@@ -169,9 +167,9 @@ def _compare_checks(run: StoredRun, baseline: str, candidate: str) -> tuple[Chec
         # instrument never came to is not.
         broke = after.outcome in _EVIDENCE or (after.outcome is Outcome.NOT_RUN and died)
         passed = (before.outcome is Outcome.PASSED, after.outcome is Outcome.PASSED)
-        compared.append(
-            CheckComparison(info.id, info, before, after, passed == (True, False) and broke)
-        )
+        claimed = known(info, candidate, after.outcome)
+        worse = passed == (True, False) and broke and not claimed
+        compared.append(CheckComparison(info.id, info, before, after, worse, claimed))
     return tuple(compared)
 
 

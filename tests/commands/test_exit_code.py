@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pytest
 
 from patchlab.commands.report import exit_code
 from patchlab.errors import LostInstrument
 from patchlab.record import BootKind, BootRecord, CheckResult, Outcome, StoredRun
-from patchlab.report import html, text
+from patchlab.report import cover, html, text, words
 from patchlab.verdicts import compare
 from tests.report import sample_run
 from tests.report.sample_run import BASE, CONTROL, FUSE
@@ -81,7 +82,7 @@ def test_the_report_says_which_failure_is_known(red: str, known: bool) -> None:
     said = text.render(stored, comparisons, 200)
     assert (f"failed on {OTHER}, as it is known to: it did not" in said) == known
     page = html.render(stored, comparisons)
-    assert ('<span class="small soft">as known</span>' in page) == known
+    assert ('<span class="small known-failure">known failure</span>' in page) == known
 
 
 def test_a_boot_that_was_lost_counts_only_when_it_was_not_made_again() -> None:
@@ -97,3 +98,22 @@ def test_a_boot_that_was_lost_counts_only_when_it_was_not_made_again() -> None:
     assert code(lost, dataclasses.replace(good, attempt=2)) == 0
     assert code(lost, last) == LostInstrument.exit_code
     assert code(lost) == LostInstrument.exit_code
+
+
+def test_two_arms_are_no_worse_for_what_a_third_one_did() -> None:
+    stored = run("", OTHER, Outcome.FAILED)
+    third = dataclasses.replace(stored, arms=(BASE, CONTROL, OTHER))
+    assert exit_code(third, (), {BASE, CONTROL}) == 0
+    assert exit_code(third, (), {BASE, OTHER}) == 1
+    assert exit_code(third, ()) == 1
+
+
+def test_a_known_failure_is_called_one_wherever_it_is_said() -> None:
+    stored = run(OTHER, OTHER, Outcome.FAILED)
+    comparisons = compare.compare_all(stored)
+    [said] = [line for line in words.headlines(stored, comparisons) if OTHER in line]
+    assert "1 known failure" in said
+    shown = cover.render(stored, comparisons[0])
+    assert "known failure:" in shown
+    assert re.search(r"regressions: +none", shown)
+    assert "known-failure" in html.render(stored, comparisons)

@@ -47,8 +47,9 @@ def _timed(variant: str, block: int, *values: float, **changes: object) -> BootR
     return dataclasses.replace(record, **changes)  # type: ignore[arg-type]
 
 
-def _check(boots: Sequence[BootRecord]) -> CheckComparison:
-    (check,) = compare.compare(_run(boots), BASE, CONTROL).checks
+def _check(boots: Sequence[BootRecord], red: str = "") -> CheckComparison:
+    run = _run(boots, checks=(dataclasses.replace(B1, red=red),))
+    (check,) = compare.compare(run, BASE, CONTROL).checks
     return check
 
 
@@ -91,6 +92,25 @@ def test_what_a_pair_of_outcomes_means(
 ) -> None:
     check = _check([_checked(BASE, before), _checked(CONTROL, after)])
     assert (compare.change_word(check), check.regression) == (word, regression)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "word"),
+    [
+        (Outcome.PASSED, Outcome.FAILED, "known failure"),
+        (Outcome.UNSUPPORTED, Outcome.FAILED, "known failure"),
+        (Outcome.FAILED, Outcome.FAILED, "same"),
+        (Outcome.FAILED, Outcome.PASSED, "fixed"),
+        # That it fails is known, not that it takes the kernel with it.
+        (Outcome.PASSED, Outcome.CRASHED, "regression"),
+    ],
+)
+def test_what_is_known_to_fail_on_the_candidate_is_no_regression(
+    before: Outcome, after: Outcome, word: str
+) -> None:
+    check = _check([_checked(BASE, before), _checked(CONTROL, after)], red=CONTROL)
+    assert compare.change_word(check) == word
+    assert check.regression == (word == "regression")
 
 
 def test_a_check_that_no_boot_ran_is_not_run_and_no_regression() -> None:
