@@ -13,7 +13,7 @@ import threading
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -106,9 +106,10 @@ class Results:
         """Write all that is known before the first boot, and give the run's id.
 
         One transaction: a run is there whole, or not at all. ``rules`` is what static rules said
-        of the arms, ``stages`` the seconds so far.
+        of the arms, ``stages`` the seconds so far: the run started that long ago.
         """
-        row = {"name": name, "title": title, "started": _now(), "plan": rows.to_json(plan)}
+        started = _now(sum((stages or {}).values()))
+        row = {"name": name, "title": title, "started": started, "plan": rows.to_json(plan)}
         with self._write() as connection:
             run_id = _insert(connection, schema.RUNS, row)
             for variant, image in (images or {}).items():
@@ -295,8 +296,8 @@ def _create(connection: Connection) -> None:
     connection.exec_driver_sql(f"PRAGMA user_version = {schema.VERSION}")
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+def _now(ago: float = 0.0) -> str:
+    return (datetime.now(UTC) - timedelta(seconds=ago)).isoformat(timespec="seconds")
 
 
 def _which(lines: Sequence[RunLine]) -> str:

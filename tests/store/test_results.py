@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,14 @@ def save(results: Results, run: StoredRun) -> int:
         results.save_boot(run_id, boot)
     results.finish_run(run_id, run.seconds)
     return run_id
+
+
+def test_a_run_started_before_its_first_stage(tmp_path: Path) -> None:
+    run = dataclasses.replace(sample_run.sample_run(), stages={"build": 3000.0, "review": 600.0})
+    with Results.open(tmp_path / "results.db") as results:
+        loaded = results.load_run(save(results, run))
+    lasted = datetime.fromisoformat(loaded.finished) - datetime.fromisoformat(loaded.started)
+    assert 3600 <= lasted.total_seconds() < 3700
 
 
 def test_a_run_comes_back_as_it_was_saved(tmp_path: Path) -> None:
