@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -79,3 +83,29 @@ def toml(text: str) -> Any:
 
 def plain(value: object) -> object:
     return list(value) if isinstance(value, tuple) else value
+
+
+def test_the_feature_in_the_docs_is_one(tmp_path: Path) -> None:
+    root = Path(__file__).parent.parent
+    page = (root / "docs" / "features.md").read_text(encoding="utf-8")
+    [code] = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    guest = tmp_path / "guest"
+    shutil.copytree(root / "guest", guest, ignore=shutil.ignore_patterns("__pycache__"))
+    (guest / "features" / "memfd_map.py").write_text(code)
+    table = guest / "features" / "__init__.py"
+    table.write_text(table.read_text().replace("_NAMES = (", '_NAMES = ("memfd_map", '))
+    requests: list[dict[str, Any]] = [
+        {"op": "prepare", "feature": "memfd_map", "settings": {"pmem": [], "seed": 1}},
+        {"op": "check", "feature": "memfd_map", "check": "M1", "deadline": 20},
+        {"op": "measure", "feature": "memfd_map", "metric": "M.first_touch"}
+        | {"samples": 2, "warmup": 1, "seed": 1, "clock": "wall"},
+    ]
+    lines = "".join(json.dumps({"id": n, **one}) + "\n" for n, one in enumerate(requests))
+    done = subprocess.run(
+        [sys.executable, "-I", str(guest / "agent.py")],
+        input=lines, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    replies = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [one["ok"] for one in replies] == [True, True, True], (replies, done.stderr)
+    assert replies[1]["result"]["outcome"] == "passed"
+    assert len([one for one in replies[2]["samples"] if not one["warmup"]]) == 2
