@@ -36,7 +36,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from patchlab import full
 from patchlab.calibration import Calibration
-from patchlab.errors import StoreError
+from patchlab.errors import StoreError, UsageError
 from patchlab.model import Image, bench_arms
 from patchlab.record import BootKind, BootRecord, Clock, StoredRun
 from patchlab.review import RuleResult
@@ -62,7 +62,10 @@ class RunLine:
 
 
 class Results:
-    """An open results file. Every method may be called from any thread and raises StoreError."""
+    """An open results file. Every method may be called from any thread and raises StoreError.
+
+    One that is asked for a run that is not there raises UsageError.
+    """
 
     def __init__(self, path: Path, engine: Engine) -> None:
         self._path = path
@@ -167,7 +170,7 @@ class Results:
                 select(schema.RUNS).where(schema.RUNS.c.id == run_id)
             ).one_or_none()
             if row is None:
-                raise StoreError(
+                raise UsageError(
                     f"{self._path}: there is no run {run_id}", hint=_which(self._lines(connection))
                 )
             plan = rows.from_json(row.plan, rows.Plan)
@@ -215,7 +218,7 @@ class Results:
             if name in (None, line.name) and wanted <= set(line.arms):
                 return line.id
         what = " ".join(filter(None, [f"of {name}" if name else "", "with " * bool(wanted)]))
-        raise StoreError(
+        raise UsageError(
             f"{self._path}: there is no run {what}{', '.join(sorted(wanted))}".rstrip(),
             hint=_which(lines),
         )

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from patchlab.errors import StoreError
+from patchlab.errors import StoreError, UsageError
 from patchlab.record import BootKind, BootRecord, CheckResult, Outcome, Sample, StoredRun
 from patchlab.store import schema
 from patchlab.store.results import Results
@@ -283,7 +283,7 @@ def test_a_run_has_the_newest_calibration_of_its_clock_qemu_and_features(tmp_pat
 def test_the_latest_run_of_a_name_and_with_arms(tmp_path: Path) -> None:
     run = sample_run.sample_run()
     with Results.open(tmp_path / "r.db") as results:
-        with pytest.raises(StoreError) as none:
+        with pytest.raises(UsageError) as none:
             results.latest_run()
         assert "runner.py run" in none.value.hint
         old, other = begin(results, run), begin(results, sample_run.one_arm())
@@ -291,10 +291,10 @@ def test_the_latest_run_of_a_name_and_with_arms(tmp_path: Path) -> None:
         assert results.latest_run() == named
         assert results.latest_run("main") == other
         assert results.latest_run("main", [sample_run.CONTROL]) == old
-        with pytest.raises(StoreError, match="with no-such-arm") as error:
+        with pytest.raises(UsageError, match="with no-such-arm") as error:
             results.latest_run(arms=["no-such-arm"])
         assert sample_run.CONTROL in error.value.hint
-        with pytest.raises(StoreError, match="no run 99"):
+        with pytest.raises(UsageError, match="no run 99"):
             results.load_run(99)
 
 
