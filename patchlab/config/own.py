@@ -31,7 +31,7 @@ _ROOM = "patches"
 _DEADLINE = 120.0
 _RECIPE = "1"  # part of every name: raise it when the same file would be split otherwise
 _MAIL = re.compile(rb"\A(?:From |(?:[A-Za-z][A-Za-z0-9-]*): )")
-_DIFF = re.compile(rb"^(?:diff --git |--- |Index: )", re.MULTILINE)
+DIFF = re.compile(rb"^(?:diff --git |--- |Index: )", re.MULTILINE)
 _TAG = re.compile(r"^\[[^\]]*\bPATCH\b[^\]]*?(?:(\d+)/(\d+))?\]\s*", re.IGNORECASE)
 _SPLIT = re.compile(r"\+")
 
@@ -152,7 +152,7 @@ def _patches(path: Path, files: list[Path], to: Path) -> Iterator[_Patch]:
         for patch in (
             _mails(file, data, to) if _MAIL.match(data) else [_Patch(file.stem, None, data)]
         ):
-            if _DIFF.search(patch.data):
+            if DIFF.search(patch.data):
                 found += 1
                 yield patch
     if not found:

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from patchlab.config.names import did_you_mean, require_name, unknown
+from patchlab.config.own import DIFF
 from patchlab.config.schema import LedgerTable, PostedTable, RevisionTable, SeriesFile
 from patchlab.config.toml import Document, read, shown, text_lines
 from patchlab.errors import UsageError
@@ -19,6 +20,7 @@ from patchlab.review import Claim, Demand
 from patchlab.reviews import rules
 
 ORDER = "series"  # the file of a revision that lists its patches, one a line, as in quilt
+_COVER = re.compile(r"\[[^\]]*\bPATCH[^\]]*\b0+/\d+\]", re.IGNORECASE)
 _TAG = re.compile(r"^\s*\[[^\]]*\bPATCH\b[^\]]*\]\s*")
 
 
@@ -181,6 +183,7 @@ def _revision(document: Document[SeriesFile], name: str, bases: Mapping[str, Bas
 
 
 def _patches(folder: Path) -> tuple[Patch, ...]:
+    """The listed patches, in the order of the list; a cover letter, listed or not, is left out."""
     order = folder / ORDER
     there = {file.name for file in folder.glob("*.patch")}
     listed: list[str] = []
@@ -192,26 +195,50 @@ def _patches(folder: Path) -> tuple[Patch, ...]:
         if name in listed:
             raise UsageError(f"{where}: '{name}' is listed twice", hint="list it once")
         if name not in there:
-            error = unknown("patch", name, there, where=" in this folder")
-            raise UsageError(f"{where}: {error}", hint=error.hint)
+            raise _no_patch(folder, name, there, where)
         listed.append(name)
-    for name in sorted(there - set(listed)):
+    covers = {name for name in there if _is_cover(_read(folder / name))}
+    for name in sorted(there - covers - set(listed)):
         message = f"{shown(order)}: '{name}' is in the folder and not listed"
         raise UsageError(message, hint="list it where it belongs, or take it out of the folder")
-    if not listed:
+    patches = tuple(_patch(folder / name) for name in listed if name not in covers)
+    if not patches:
         hint = "git format-patch writes the files; list them one a line"
         raise UsageError(f"{shown(order)}: lists no patch", hint=hint)
-    return tuple(_patch(folder / name) for name in listed)
+    return patches
+
+
+def _no_patch(folder: Path, name: str, there: Collection[str], where: str) -> UsageError:
+    """The error for a listed name that is no patch of the folder, though perhaps a file in it."""
+    if Path(name).name != name or not (folder / name).is_file():
+        error = unknown("patch", name, there, where=" in this folder")
+        return UsageError(f"{where}: {error}", hint=error.hint)
+    hint = (
+        "git mailsplit splits an mbox into mails, git format-patch writes *.patch; or name it "
+        f'as it is, in no list: runner.py check "base + {shown(folder / name)}"'
+    )
+    return UsageError(f"{where}: '{name}' is here, but only *.patch counts", hint=hint)
+
+
+def _is_cover(data: bytes) -> bool:
+    """Whether this is mail 0 of a series, without a diff, as git format-patch writes it."""
+    return not DIFF.search(data) and bool(_COVER.match(_subject_line(data)))
 
 
 def _patch(file: Path) -> Patch:
+    data = _read(file)
+    title = subject(data, shown(file))
+    if not DIFF.search(data):
+        hint = "write it with git format-patch again, or take it out of the folder and the list"
+        raise UsageError(f"{shown(file)}: no diff in it", hint=hint)
+    return Patch(file=file, subject=title, sha256=hashlib.sha256(data).hexdigest())
+
+
+def _read(file: Path) -> bytes:
     try:
-        data = file.read_bytes()
+        return file.read_bytes()
     except OSError as error:
         raise UsageError(f"{shown(file)}: {error.strerror}") from None
-    return Patch(
-        file=file, subject=subject(data, shown(file)), sha256=hashlib.sha256(data).hexdigest()
-    )
 
 
 def subject(data: bytes, where: str) -> str:
@@ -219,10 +246,14 @@ def subject(data: bytes, where: str) -> str:
 
     Raises UsageError, headed by ``where``, when there is none.
     """
-    message = email.message_from_bytes(data, policy=email.policy.default)
-    text = " ".join(str(message.get("Subject", "")).split())
-    short = _TAG.sub("", text)
+    short = _TAG.sub("", _subject_line(data))
     if not short:
         hint = "write it with git format-patch"
         raise UsageError(f"{where}: no Subject: line, so not a format-patch file", hint=hint)
     return short
+
+
+def _subject_line(data: bytes) -> str:
+    """Unfolded and decoded, with its tag; "" without one."""
+    message = email.message_from_bytes(data, policy=email.policy.default)
+    return " ".join(str(message.get("Subject", "")).split())

@@ -233,6 +233,25 @@ def test_a_revision_without_list_without_patches_and_a_patch_without_subject(
     assert fault(lab)[0] == "patches/alpha/v1/series: no such file"
 
 
+def test_an_mbox_in_the_folder_of_a_revision_is_not_called_absent(tmp_path: Path) -> None:
+    lab = small_lab.make(tmp_path)
+    revision = tmp_path / "patches/alpha/v1"
+    (revision / "0001-one.patch").rename(revision / "two.mbox")
+    (revision / "0002-two.patch").unlink()
+    write(revision / "series", "two.mbox\n")
+    seen, remedy = fault(lab)
+    assert seen == "patches/alpha/v1/series:1: 'two.mbox' is here, but only *.patch counts"
+    assert "git mailsplit" in remedy
+    assert f'runner.py check "base + {revision}/two.mbox"' in remedy
+
+
+def test_a_patch_without_a_diff_is_refused_unless_it_is_a_cover_letter(tmp_path: Path) -> None:
+    lab = small_lab.make(tmp_path)
+    patch = tmp_path / "patches/alpha/v1/0002-two.patch"
+    write(patch, small_lab.PATCH.partition("diff --git")[0].format(tag="2/2", subject="a: two"))
+    assert fault(lab)[0] == "patches/alpha/v1/0002-two.patch: no diff in it"
+
+
 def test_places_are_told_from_the_current_folder_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import pytest
+
 from patchlab.config.series import subject
 from patchlab.model import DebianSource, Limits, PmemDevice, Sampling
 from tests.config import small_lab
@@ -96,6 +98,21 @@ def test_patches_go_in_in_the_order_of_the_list(tmp_path: Path) -> None:
     write(tmp_path / "patches/alpha/v1/series", "0002-two.patch\n0001-one.patch\n")
     patches = load(lab).series["alpha"].revisions[0].patches
     assert [patch.subject for patch in patches] == ["a: two", "a: one"]
+
+
+@pytest.mark.parametrize("listed", [True, False])
+@pytest.mark.parametrize("tag", ["[PATCH 0/2]", "[RFC PATCH v2 00/12]"])
+def test_a_cover_letter_is_no_patch(tmp_path: Path, tag: str, listed: bool) -> None:
+    lab = small_lab.make(tmp_path)
+    revision = tmp_path / "patches/alpha/v1"
+    head = "From 0 Mon Sep 17\nFrom: A <a@example.org>\n"
+    write(
+        revision / "0000-cover.patch", f"{head}Subject: {tag} alpha\n\nWhy.\n\n a | 2 +-\n-- \n2\n"
+    )
+    if listed:
+        edit(revision / "series", "0001-", "0000-cover.patch\n0001-")
+    patches = load(lab).series["alpha"].revisions[0].patches
+    assert [patch.subject for patch in patches] == ["a: one", "a: two"]
 
 
 def test_paths_start_at_the_folder_of_lab_toml(tmp_path: Path) -> None:
