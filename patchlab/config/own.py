@@ -12,12 +12,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from patchlab import proc
-from patchlab.config.names import NAME
+from patchlab.config.names import NAME, did_you_mean
 from patchlab.config.toml import shown, text_lines, user_path
 from patchlab.errors import UsageError
 from patchlab.model import Patch, Revision
@@ -29,10 +29,11 @@ DIGITS = 8  # of the digest in a name
 _ORDER = "series"
 _ROOM = "patches"
 _DEADLINE = 120.0
-_RECIPE = "1"  # part of every name: raise it when the same file would be split otherwise
+_RECIPE = "2"  # part of every name: raise it when the same file would be split otherwise
 _MAIL = re.compile(rb"\A(?:From |(?:[A-Za-z][A-Za-z0-9-]*): )")
 DIFF = re.compile(rb"^(?:diff --git |--- |Index: )", re.MULTILINE)
-_TAG = re.compile(r"^\[[^\]]*\bPATCH\b[^\]]*?(?:(\d+)/(\d+))?\]\s*", re.IGNORECASE)
+_TAG = re.compile(r"^\[[^\]]*\bPATCH(?:v\d+)?\b[^\]]*?(?:(\d+)/(\d+))?\]\s*", re.IGNORECASE)
+_VERSION = re.compile(r"(?:\b|PATCH)v(\d+)\b", re.IGNORECASE)
 _SPLIT = re.compile(r"\+")
 
 
@@ -40,6 +41,7 @@ _SPLIT = re.compile(r"\+")
 class _Patch:
     subject: str
     number: tuple[int, int] | None  # 2/5 of [PATCH 2/5]
+    version: int | None  # 3 of [PATCH v3], 1 of [PATCH]; None without a tag
     data: bytes
 
 
@@ -77,16 +79,17 @@ def revision(text: str, base: str, folder: Path, cache: Cache) -> Revision:
     """
     path = folder / user_path(text)
     if not path.exists():
-        raise UsageError(
-            f"no file or folder {shown(path)}", hint=f"paths start at {shown(folder)}/"
-        )
+        raise _absent(text, path, folder)
     files = _files(path)
     digest = content.digest(_RECIPE, *(part for file in files for part in (file.name, _read(file))))
     name = digest[:DIGITS]
     series = _series_name(path)
 
     def split(to: Path) -> None:
-        for number, patch in enumerate(_ordered(_patches(path, files, to)), 1):
+        found = list(_patches(path, files, to))
+        if not (path / _ORDER).is_file():  # who lists them has chosen
+            _require_one_version(path, found)
+        for number, patch in enumerate(_ordered(found), 1):
             (to / f"{number:04d}-{_slug(patch.subject)}.patch").write_bytes(patch.data)
 
     made = content.publish(cache.room(_ROOM), f"{series}@{digest}", split)
@@ -106,6 +109,19 @@ def kept(name: str, base: str, cache: Cache) -> Revision | None:
         patches = tuple(_patch(file) for file in sorted(folder.glob("*.patch")))
         return Revision(series, digest, (base,), patches, 3, about=shown(folder), origin=folder)
     return None
+
+
+def _absent(text: str, path: Path, folder: Path) -> UsageError:
+    beside: list[str] = []
+    with contextlib.suppress(OSError):
+        beside = [other.name for other in path.parent.iterdir()]
+    if user_path(text).is_absolute():
+        where = f"there is no such file; the folder {path.parent} is "
+        where += "there" if path.parent.is_dir() else "not there either"
+    else:
+        where = f"paths start at {shown(folder)}/"
+    hint = " ".join(part for part in (did_you_mean(path.name, beside), where) if part)
+    return UsageError(f"no file or folder {shown(path)}", hint=hint)
 
 
 def _series_name(path: Path) -> str:
@@ -150,7 +166,7 @@ def _patches(path: Path, files: list[Path], to: Path) -> Iterator[_Patch]:
     for file in files:
         data = _read(file)
         for patch in (
-            _mails(file, data, to) if _MAIL.match(data) else [_Patch(file.stem, None, data)]
+            _mails(file, data, to) if _MAIL.match(data) else [_Patch(file.stem, None, None, data)]
         ):
             if DIFF.search(patch.data):
                 found += 1
@@ -186,6 +202,8 @@ def _decoded(file: Path, mail: Path) -> _Patch:
     tag = _TAG.match(title)
     subject = (title[tag.end() :] if tag else title) or file.stem
     number = (int(tag[1]), int(tag[2])) if tag and tag[1] else None
+    said_version = _VERSION.search(tag[0]) if tag else None
+    version = (int(said_version[1]) if said_version else 1) if tag else None
     head = (
         f"From: {fields.get('Author', '')} <{fields.get('Email', '')}>\n"
         f"Date: {fields.get('Date', '')}\nSubject: [PATCH] {subject}\n\n"
@@ -193,10 +211,23 @@ def _decoded(file: Path, mail: Path) -> _Patch:
     body = message.read_bytes() + b"---\n" + diff.read_bytes()
     message.unlink()
     diff.unlink()
-    return _Patch(subject, number, head.encode() + body)
+    return _Patch(subject, number, version, head.encode() + body)
 
 
-def _ordered(patches: Iterator[_Patch]) -> list[_Patch]:
+def _require_one_version(path: Path, patches: Sequence[_Patch]) -> None:
+    """Raises UsageError for two versions of a series, which would be stacked on each other."""
+    versions = sorted({patch.version for patch in patches if patch.version is not None})
+    if len(versions) < 2:
+        return
+    named = " and ".join(f"v{version}" for version in versions)
+    if path.is_dir():
+        hint = f"list the patches of one of them in its file '{_ORDER}'"
+    else:
+        hint = "take the mails of the others out, or save the newest only: b4 am MESSAGE-ID"
+    raise UsageError(f"{shown(path)} holds {named} of the series", hint=hint)
+
+
+def _ordered(patches: Iterable[_Patch]) -> list[_Patch]:
     """As they stand, or by their numbers when every one has its own: a thread has no order."""
     found = list(patches)
     numbers = {patch.number for patch in found}

@@ -96,6 +96,32 @@ def test_a_thread_has_replies_and_no_order(lab: Lab, work: Path) -> None:
     assert applied(variant, work.parent) == "3\n"
 
 
+@pytest.mark.parametrize("tag", ["PATCH v2", "PATCHv2", "RFC v2 PATCH"])
+def test_two_versions_of_a_series_are_not_stacked(lab: Lab, work: Path, tag: str) -> None:
+    first = git(work, "format-patch", "--stdout", "main~3..main~1")
+    second = first.replace("[PATCH ", f"[{tag} ")
+    small_lab.write(work / "thread.mbox", first + second)
+    with pytest.raises(UsageError, match=r"thread\.mbox holds v1 and v2 of the series") as caught:
+        found(lab, "./thread.mbox", work)
+    assert "b4 am" in caught.value.hint
+    small_lab.write(work / "thread.mbox", second)
+    variant = found(lab, "./thread.mbox", work)
+    assert [patch.subject for patch in variant.revisions[0].patches] == [
+        "a: change 1",
+        "a: change 2",
+    ]
+
+
+def test_a_folder_with_two_versions_needs_a_list(lab: Lab, work: Path) -> None:
+    for words in (("-1",), ("-1", "-v3")):
+        git(work, "format-patch", "--quiet", "-osent", *words, "main~2")
+    with pytest.raises(UsageError, match="sent holds v1 and v3 of the series") as caught:
+        found(lab, "./sent", work)
+    assert "file 'series'" in caught.value.hint
+    small_lab.write(work / "sent/series", "v3-0001-a-change-1.patch\n")
+    assert applied(found(lab, "./sent", work), work.parent) == "1: é\n"
+
+
 def test_an_encoded_mail_is_decoded(lab: Lab, work: Path) -> None:
     [mail] = [git(work, "format-patch", "--stdout", "-1", "main~2")]
     head, _, body = mail.partition("\n\n")
@@ -140,6 +166,8 @@ def test_own_patches_stack_with_those_of_a_series(lab: Lab, tmp_path: Path) -> N
     ("text", "message", "hint"),
     [
         ("./none.patch", "no file or folder", "paths start at"),
+        ("/nonexistent/my.patch", "no file or folder /nonexistent/my.patch", "no such file"),
+        ("./word.patch", "no file or folder", "did you mean 'words.patch'?"),
         ("./empty", "no patch in this folder", "*.patch"),
         ("./words.patch", "no patch in it", "git format-patch"),
         ("words.patch + words.patch", "no patch in it", "git format-patch"),
