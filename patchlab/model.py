@@ -266,6 +266,7 @@ class Lab:
     folder: Path
     kernels: Path
     default_run: str
+    base: str  # of the variants that a command names: the default run's, or another one's name
     bases: Mapping[str, Base]
     series: Mapping[str, Series]
     runs: Mapping[str, RunPlan]

@@ -89,6 +89,25 @@ def test_names_that_do_not_exist_are_answered_with_those_that_do(
     assert "Traceback" not in said.stderr
 
 
+@pytest.mark.parametrize("verb", ["build", "boot", "check", "bench", "calibrate", "shell", "gdb"])
+def test_every_verb_that_takes_a_variant_takes_its_base(verb: str) -> None:
+    said = runner(verb, "fuse-writable-mmap@control", "--base", "linux-6.12-cloud")
+    assert said.returncode == 2
+    assert "fuse-writable-mmap@control does not apply to base 'linux-6.12-cloud'" in said.stderr
+    assert "--base linux-6.12" in said.stderr
+    said = runner(verb, "base", "--base", "mine")
+    assert said.returncode == 2
+    assert "no base 'mine'" in said.stderr
+    assert "there are: linux-6.12, linux-6.12-cloud" in said.stderr
+
+
+@pytest.mark.parametrize("verb", ["shell", "gdb"])
+def test_a_name_without_quotes_is_no_variant_and_a_command(verb: str) -> None:
+    said = runner(verb, "base", "+", "config:debug")
+    assert said.returncode == 2
+    assert 'quote the whole name: "base + config:debug"' in said.stderr
+
+
 def test_an_unknown_key_has_its_line_and_the_nearest_one(copy: Path) -> None:
     lab = copy / "lab.toml"
     lab.write_text(lab.read_text().replace("memory =", "memroy ="))

@@ -7,6 +7,7 @@ import argparse
 from collections.abc import Sequence
 
 from patchlab import config
+from patchlab.commands import options
 from patchlab.commands.desk import Desk
 from patchlab.commands.report import finish
 from patchlab.config import names as names_of
@@ -16,6 +17,7 @@ from patchlab.runs.run import Wanted, execute
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("variants", nargs="+", metavar="VARIANT")
+    options.base(parser)
     parser.add_argument(
         "--feature",
         action="append",
@@ -26,7 +28,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, desk: Desk, name: str, wanted: Wanted) -> int:
     """Make the run, print it, give its exit code. It is stored like any other."""
-    lab = desk.ready_lab()
+    lab = desk.ready_lab(args.base)
     plan = adhoc(lab, args.variants, name, args.feature)
     with desk.place() as place:
         run_id = execute(lab, plan, place, desk.progress, wanted)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 
+from patchlab.commands import options
 from patchlab.commands.adhoc import adhoc
 from patchlab.commands.desk import Desk
 from patchlab.commands.report import exit_code
@@ -17,10 +18,11 @@ EXAMPLE = "runner.py boot base"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("variants", nargs="+", metavar="VARIANT")
+    options.base(parser)
 
 
 def run(args: argparse.Namespace, desk: Desk) -> int:
-    lab = desk.ready_lab()
+    lab = desk.ready_lab(args.base)
     plan = adhoc(lab, args.variants, "boot", ())
     with desk.place() as place:
         run_id = execute(

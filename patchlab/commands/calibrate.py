@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from patchlab import calibration, config
 from patchlab.calibration import AGENT, KERNEL
+from patchlab.commands import options
 from patchlab.commands.adhoc import adhoc, features_of
 from patchlab.commands.desk import Desk
 from patchlab.commands.report import exit_code
@@ -25,6 +26,7 @@ _MOST = 20.0  # per cent
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("variant", nargs="?", default="base", metavar="VARIANT")
+    options.base(parser)
     parser.add_argument(
         "--feature", action="append", default=[], help="only this feature; may be given again"
     )
@@ -43,7 +45,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, desk: Desk) -> int:
-    lab = desk.ready_lab()
+    lab = desk.ready_lab(args.base)
     if args.blocks < 2:
         raise UsageError(f"--blocks {args.blocks}: one block has no spread", hint="give at least 2")
     lab = replace(lab, sampling=replace(lab.sampling, blocks=args.blocks, looks=()))

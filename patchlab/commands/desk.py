@@ -36,12 +36,13 @@ class Desk:
         """lab.toml, validated. Raises UsageError."""
         return config.load(self.lab_file)
 
-    def ready_lab(self) -> Lab:
+    def ready_lab(self, base: str = "") -> Lab:
         """The lab, for verbs that build or boot: what this host lacks is said before they start.
 
-        What killed labs left is removed. Raises UsageError, MissingTool.
+        With ``base``, variants that the command line names are on that one. What killed labs
+        left is removed. Raises UsageError, MissingTool.
         """
-        lab = self.lab()
+        lab = config.on_base(self.lab(), base) if base else self.lab()
         if missing := host.missing_packages():
             raise MissingTool(
                 f"this host lacks {', '.join(missing)}", hint=host.install_line(missing)

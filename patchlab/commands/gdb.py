@@ -7,6 +7,7 @@ import argparse
 
 from patchlab import config, proc
 from patchlab.building import build
+from patchlab.commands import options
 from patchlab.commands.desk import Desk
 from patchlab.guests import live
 
@@ -16,11 +17,13 @@ EXAMPLE = "runner.py gdb base -- -batch -ex 'info address fuse_file_mmap'"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("variant", metavar="VARIANT")
+    options.base(parser)
     parser.add_argument("words", nargs="*", metavar="ARGUMENT", help="after --: arguments of gdb")
 
 
 def run(args: argparse.Namespace, desk: Desk) -> int:
-    lab = desk.ready_lab()
+    options.require_quotes(args.variant, args.words)
+    lab = desk.ready_lab(args.base)
     variant = config.find_variant(lab, args.variant)
     with live.guest(variant, lab, desk.cache, desk.progress, features=(), gdb=True) as running:
         image = build.build(variant, lab, desk.cache, desk.progress)  # from the cache by now

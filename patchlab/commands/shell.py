@@ -18,6 +18,7 @@ from typing import Any
 import paramiko
 
 from patchlab import config
+from patchlab.commands import options
 from patchlab.commands.desk import Desk
 from patchlab.errors import LostInstrument
 from patchlab.guests import live
@@ -28,11 +29,13 @@ EXAMPLE = "runner.py shell base -- mount -t xfs"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("variant", metavar="VARIANT")
+    options.base(parser)
     parser.add_argument("words", nargs="*", metavar="COMMAND", help="after --: run this and leave")
 
 
 def run(args: argparse.Namespace, desk: Desk) -> int:
-    lab = desk.ready_lab()
+    options.require_quotes(args.variant, args.words)
+    lab = desk.ready_lab(args.base)
     variant = config.find_variant(lab, args.variant)
     features = lab.runs[lab.default_run].features
     with live.guest(variant, lab, desk.cache, desk.progress, features=features) as running:

@@ -6,6 +6,6 @@ that splits a user's own mbox.
 """
 
 from patchlab.config.load import FEATURES, feature_names, load
-from patchlab.config.resolve import Place, find_variant, stored_name
+from patchlab.config.resolve import Place, find_variant, on_base, stored_name
 
-__all__ = ["FEATURES", "Place", "feature_names", "find_variant", "load", "stored_name"]
+__all__ = ["FEATURES", "Place", "feature_names", "find_variant", "load", "on_base", "stored_name"]

@@ -50,6 +50,7 @@ def load(path: Path, *, features: Path = FEATURES, cache: Cache | None = None) -
         folder=folder,
         kernels=kernels,
         default_run=table.default,
+        base=table.run[table.default].base,
         bases=bases,
         series=series,
         runs=runs,

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from patchlab.config import fragments, own
@@ -24,6 +24,14 @@ _FORM = (
 _OPTION = re.compile(r"[A-Za-z0-9_.-]+(=[A-Za-z0-9_.,:/@%*!-]*)?", re.ASCII)
 # What the lab sets itself, so that a guest comes up and two boots can be compared.
 _OWN = re.compile(r"(init|root\w*|console|earlyprintk|panic|virtme\S*|lab\.pad)(=.*)?", re.ASCII)
+
+
+class WrongBase(UsageError):
+    """A revision does not apply to the base; it does to ``bases``."""
+
+    def __init__(self, message: str, *, hint: str, bases: tuple[str, ...]) -> None:
+        super().__init__(message, hint=hint)
+        self.bases = bases
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +71,8 @@ def variant(
             parts.set_cpu(part.removeprefix(CPU), models, text)
         elif part.startswith(CMDLINE):
             parts.add_option(part.removeprefix(CMDLINE), text)
+        elif part in bases and part not in (BASE, *series):
+            raise _base_as_part(part, text)
         elif part.partition("@")[0] in series or not _add_own(parts, part, base_name, place, text):
             parts.add(part, number, series, text)
     _check_image(parts, base)
@@ -93,15 +103,25 @@ def _add_own(parts: _Parts, part: str, base: str, place: Place, text: str) -> bo
 
 
 def find_variant(lab: Lab, text: str, place: Place | None = None) -> Variant:
-    """The variant that a command names, on the base of the lab's default run.
+    """The variant that a command names, on the lab's base for these (on_base() takes another).
 
     Any series@revision of the lab will do, also one that is in no run. Paths start at the
     current folder without ``place``. Raises UsageError.
     """
-    base = lab.runs[lab.default_run].arms[0].base
     known = fragments.index(lab.kernels)
     models = dict(lab.machine.models)
-    return variant(lab.bases, lab.series, known, text, base.name, place=place, models=models)
+    try:
+        return variant(lab.bases, lab.series, known, text, lab.base, place=place, models=models)
+    except WrongBase as error:
+        hint = f"{error.hint}; or give --base {error.bases[0]}"
+        raise WrongBase(str(error), hint=hint, bases=error.bases) from None
+
+
+def on_base(lab: Lab, name: str) -> Lab:
+    """The lab, with the base ``name`` for the variants that a command names. Raises UsageError."""
+    if name not in lab.bases:
+        raise unknown("base", name, lab.bases)
+    return replace(lab, base=name)
 
 
 def stored_name(lab: Lab, text: str, stored: Collection[str]) -> str:
@@ -110,7 +130,12 @@ def stored_name(lab: Lab, text: str, stored: Collection[str]) -> str:
     A user's own patches are ``my@1a2b3c4d`` in reports, which is no series@revision.
     """
     shown = " + ".join(part.strip() for part in text.split("+"))
-    return shown if shown in stored else find_variant(lab, text).name
+    if shown in stored:
+        return shown
+    try:
+        return find_variant(lab, text).name
+    except WrongBase as error:  # a run on another base; the name is the same on each
+        return find_variant(on_base(lab, error.bases[0]), text).name
 
 
 @dataclass(slots=True)
@@ -181,7 +206,9 @@ def _revision(part: str, series: Mapping[str, Series], text: str) -> Revision:
         )
     if not at:
         error = unknown("variant", part or text, [BASE, *every])
-        raise UsageError(str(error), hint=f"{error.hint}; forms: {_FORM}")
+        # What a shell makes of a name without quotes.
+        quote = 'quote the whole name: "base + config:debug"; ' if text.strip() == "+" else ""
+        raise UsageError(str(error), hint=f"{quote}{error.hint}; forms: {_FORM}")
     if series_name not in series:
         raise unknown("series", series_name, series)
     for revision in series[series_name].revisions:
@@ -189,6 +216,12 @@ def _revision(part: str, series: Mapping[str, Series], text: str) -> Revision:
             return revision
     known = [revision.name for revision in series[series_name].revisions]
     raise unknown("revision", revision_name, known, where=f" of {series_name}")
+
+
+def _base_as_part(name: str, text: str) -> UsageError:
+    """A base is no part of a variant: all arms of a run are on one."""
+    hint = f'write {BASE} for it, and --base {name} beside; in a [run] of lab.toml, base = "{name}"'
+    return UsageError(f"'{name}' in '{text}' is the name of a base", hint=hint)
 
 
 def _check_image(parts: _Parts, base: Base) -> None:
@@ -213,4 +246,5 @@ def _check_fits(revision: Revision, base: Base, series: Series) -> None:
     hint = f"it applies to: {', '.join(revision.bases)}"
     if fitting:
         hint += f"; for {base.name} there are: {', '.join(fitting)}"
-    raise UsageError(f"{revision} does not apply to base '{base.name}'", hint=hint)
+    message = f"{revision} does not apply to base '{base.name}'"
+    raise WrongBase(message, hint=hint, bases=revision.bases)

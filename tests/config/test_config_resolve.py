@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from patchlab.config import find_variant
+from patchlab.config import find_variant, on_base, stored_name
 from patchlab.errors import UsageError
 from patchlab.model import Lab
 from tests.config import small_lab
@@ -63,6 +63,13 @@ def test_a_cpu_model_comes_last_and_leaves_the_image_alone(tmp_path: Path) -> No
         ("alpha@v9", "no revision 'v9' of alpha", "there are: v1, v2"),
         ("alpa@v1", "no series 'alpa'", "did you mean 'alpha'? there are: alpha, beta"),
         ("beta@old", "beta@old does not apply to base 'linux-6.12'", "applies to: linux-6.1;"),
+        ("beta@old", "beta@old does not apply to base 'linux-6.12'", "; or give --base linux-6.1"),
+        (
+            "linux-6.1 + alpha@v2",
+            "'linux-6.1' in 'linux-6.1 + alpha@v2' is the",
+            "--base linux-6.1",
+        ),
+        ("+", "no variant '+'", "quote the whole name"),
         ("alpha@v1 + alpha@v2", "alpha@v1 and alpha@v2 in", "one revision of a series"),
         ("alpha@v1 + base", "'base' comes first", "forms: "),
         ("config:dbug", "no config fragment 'dbug'", "'debug'? there are: debug, fuse, slim"),
@@ -83,3 +90,19 @@ def test_what_does_not_exist_is_named_with_what_does(
         find_variant(lab, text)
     assert str(caught.value).startswith(message)
     assert hint in caught.value.hint
+
+
+def test_a_command_may_put_its_variants_on_another_base(lab: Lab) -> None:
+    other = on_base(lab, "linux-6.1")
+    variant = find_variant(other, "beta@old + alpha@v2")
+    assert (variant.name, variant.base) == ("beta@old + alpha@v2", lab.bases["linux-6.1"])
+    assert find_variant(other, "base").base.name == "linux-6.1"
+    with pytest.raises(UsageError, match=r"alpha@v1 does not apply to base 'linux-6\.1'"):
+        find_variant(other, "alpha@v1")
+    with pytest.raises(UsageError, match=r"no base 'linux-6\.2'") as caught:
+        on_base(lab, "linux-6.2")
+    assert "there are: linux-6.1, linux-6.12" in caught.value.hint
+
+
+def test_a_stored_arm_on_another_base_is_found_by_any_of_its_names(lab: Lab) -> None:
+    assert stored_name(lab, "base + beta@old", ["beta@old"]) == "beta@old"
