@@ -76,6 +76,10 @@ def test_list_as_json_says_what_can_be_run(copy: Path) -> None:
         (["build", "fuse-writeable-mmap@control"], ["did you mean 'fuse-writable-mmap'?"]),
         (["run", "fuse"], ["no run 'fuse'", "fuse-writable-mmap"]),
         (["bench", "base", "--feature", "fuse"], ["no feature 'fuse'", "fuse_writable_mmap"]),
+        (
+            ["check", "base", "--feature", "map_direct_rig"],
+            ["did you mean 'map_direct'?", ": fuse_direct_mmap, fuse_writable_mmap, map_direct, v"],
+        ),
         (["check", "base + config:debgu"], ["debgu", "did you mean 'debug'?"]),
     ],
 )

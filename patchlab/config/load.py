@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from patchlab.model import Base, Lab, ReferenceConfig, RunPlan, Series, Variant
 from patchlab.paths import Cache, default_cache
 
 FEATURES = Path(patchlab.__file__).resolve().parent.parent / "guest" / "features"
+_FEATURE = re.compile(rb"^FEATURE\b *[:=]", re.MULTILINE)
 KNOWN_SPLATS = "known-splats.toml"  # beside the bases; console.py reads it
 
 
@@ -93,10 +95,9 @@ def _patch_folders(document: Document[LabFile], folder: Path) -> list[Path]:
 
 
 def feature_names(folder: Path) -> frozenset[str]:
-    stems = {file.stem for file in folder.glob("*.py") if not file.name.startswith("_")}
-    # x_times.py beside x.py has the metrics of the feature x.
-    metrics = {stem for stem in stems if stem.removesuffix("_times") in stems - {stem}}
-    return frozenset(stems - metrics)
+    """The modules in ``folder`` that are features: they set FEATURE. The others help them."""
+    files = [file for file in folder.glob("*.py") if not file.name.startswith("_")]
+    return frozenset(file.stem for file in files if _FEATURE.search(file.read_bytes()))
 
 
 def _require_distinct(document: Document[LabFile], path: KeyPath, names: Sequence[str]) -> None:

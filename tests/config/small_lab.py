@@ -114,10 +114,10 @@ def make(folder: Path) -> Path:
         "kernels/config/debug.config": "CONFIG_C=y\n",
         "patches/alpha/series.toml": ALPHA,
         "patches/beta/series.toml": BETA,
-        "features/mapping.py": "",
-        "features/mapping_times.py": "",
-        "features/mounting.py": "",
-        "features/_helper.py": "",
+        "features/mapping.py": "FEATURE = Feature(CHECKS)\n",
+        "features/mapping_rig.py": "# FEATURE = a word\nFEATURES = 0\n",
+        "features/mounting.py": "FEATURE: Feature = make()\n",
+        "features/_helper.py": "FEATURE = 0\n",
     }
     for place in ("alpha/v1", "alpha/v2", "beta/v1", "beta/old"):
         files[f"patches/{place}/series"] = "# in order\n0001-one.patch\n\n0002-two.patch  # last\n"

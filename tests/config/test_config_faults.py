@@ -69,6 +69,7 @@ NAMES = [
     (L, '["base", ', "[", "lab.toml:28: the baseline 'base' is not among the arms of run 'main'", "alpha@v1, alpha@v2 + beta@v1"),
     (L, "features =", 'baseline = "beta@v1"\nfeatures =', "lab.toml:32: the baseline 'beta@v1' is not among the arms of run 'main'", "base, alpha@v1"),
     (L, '["mapping"]', '["maping"]', "lab.toml:32: no feature 'maping'", "did you mean 'mapping'? there are: mapping, mounting"),
+    (L, '["mapping"]', '["mapping_rig"]', "lab.toml:32: no feature 'mapping_rig'", "there are: mapping, mounting"),
     (L, '["mapping"]', '["mapping", "mapping"]', "lab.toml:32: 'mapping' comes twice", "once"),
     (L, "features =", 'fragments = ["debgu"]\nfeatures =', "lab.toml:32: no config fragment 'debgu'", "did you mean 'debug'? there are: debug, fuse, slim"),
     (L, "features =", 'fragments = ["fuse"]\nfeatures =', "lab.toml:32: base 'linux-6.12' has the config fragment 'fuse' already", "leave"),

@@ -55,6 +55,10 @@ def test_every_check_of_a_ledger_is_one_that_the_agent_has(name: str) -> None:
     assert {claim.metric for claim in series.claims} <= metrics
 
 
+def test_a_feature_is_what_the_agent_knows_and_no_module_beside_it() -> None:
+    assert config.feature_names(config.FEATURES) == set(FEATURES)
+
+
 @cache
 def names() -> frozenset[str]:
     """Every key of every table, so that a slip is not another key by chance."""
