@@ -24,7 +24,7 @@ BUG = 3
 
 
 def main(argv: list[str]) -> int:
-    args = _parser(argv).parse_args(argv)
+    args = _parsed(argv)
     errors = Console(stderr=True)
     with Terminal(errors) as progress:
         desk = Desk(
@@ -59,6 +59,20 @@ def _say(errors: Console, message: str, hint: str, code: int) -> int:
     if hint:
         errors.print(f"  → {hint}", markup=False, highlight=False, soft_wrap=True)
     return code
+
+
+def _parsed(argv: list[str]) -> argparse.Namespace:
+    parser = _parser(argv)
+    args, left = parser.parse_known_args(argv)
+    if left:
+        early = any(word == "--lab" or word.startswith("--lab=") for word in left)
+        hint = (
+            f"\n  → --lab comes before the verb: runner.py --lab FILE {args.verb} …"
+            if early
+            else ""
+        )
+        parser.error(f"unrecognized arguments: {' '.join(left)}{hint}")
+    return args
 
 
 def _parser(argv: list[str]) -> argparse.ArgumentParser:

@@ -112,6 +112,26 @@ def test_a_name_without_quotes_is_no_variant_and_a_command(verb: str) -> None:
     assert 'quote the whole name: "base + config:debug"' in said.stderr
 
 
+@pytest.mark.parametrize("verb", ["plan", "calibrate"])
+@pytest.mark.parametrize("blocks", ["-3", "0", "2.5", "many"])
+def test_a_number_of_blocks_that_is_none_is_refused(verb: str, blocks: str) -> None:
+    said = runner(verb, "--blocks", blocks)
+    assert said.returncode == 2
+    assert f"argument --blocks: '{blocks}' is no whole number of 1 or more" in said.stderr
+    assert said.stdout == ""
+
+
+def test_an_option_at_the_wrong_place_is_told_where_it_belongs() -> None:
+    said = runner("run", "--lab", "mine.toml")
+    assert said.returncode == 2
+    assert "unrecognized arguments: --lab" in said.stderr
+    assert "--lab comes before the verb: runner.py --lab FILE run" in said.stderr
+    said = runner("run", "--labs")
+    assert said.returncode == 2
+    assert "unrecognized arguments: --labs" in said.stderr
+    assert "before the verb" not in said.stderr
+
+
 def test_an_unknown_key_has_its_line_and_the_nearest_one(copy: Path) -> None:
     lab = copy / "lab.toml"
     lab.write_text(lab.read_text().replace("memory =", "memroy ="))

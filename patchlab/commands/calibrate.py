@@ -31,7 +31,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--feature", action="append", default=[], help="only this feature; may be given again"
     )
     parser.add_argument(
-        "--blocks", type=int, default=_BLOCKS, help=f"of every arm ({_BLOCKS}); tries have five"
+        "--blocks",
+        type=options.count,
+        default=_BLOCKS,
+        help=f"of every arm ({_BLOCKS}); tries have five",
     )
     parser.add_argument(
         "--sizes",
@@ -45,9 +48,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, desk: Desk) -> int:
-    lab = desk.ready_lab(args.base)
     if args.blocks < 2:
         raise UsageError(f"--blocks {args.blocks}: one block has no spread", hint="give at least 2")
+    lab = desk.ready_lab(args.base)
     lab = replace(lab, sampling=replace(lab.sampling, blocks=args.blocks, looks=()))
     plan = plan_of(lab, args.variant, sizes(args.sizes), args.feature)
     with desk.place() as place:

@@ -20,6 +20,13 @@ def base(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def count(text: str) -> int:
+    """A whole number of 1 or more, for ``type=`` of an argument."""
+    if not (text.isascii() and text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 1 or more")
+    return int(text)
+
+
 def require_quotes(variant: str, words: Sequence[str]) -> None:
     """Raises UsageError for ``base + config:debug`` typed without quotes before a command."""
     if words[:1] == ["+"]:

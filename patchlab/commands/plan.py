@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from patchlab.building import build
+from patchlab.commands import options
 from patchlab.commands.desk import Desk
 from patchlab.commands.run import named_plan
 from patchlab.errors import MissingTool
@@ -30,7 +31,7 @@ EXAMPLE = "runner.py plan fuse-direct-mmap --blocks 8"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", metavar="NAME")
-    parser.add_argument("--blocks", type=int, metavar="N", help="as if lab.toml said so")
+    parser.add_argument("--blocks", type=options.count, metavar="N", help="as if lab.toml said so")
 
 
 def run(args: argparse.Namespace, desk: Desk) -> int:

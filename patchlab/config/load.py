@@ -11,7 +11,7 @@ from pathlib import Path
 import patchlab
 from patchlab.config import fragments, sources
 from patchlab.config.lines import KeyPath
-from patchlab.config.machine import limits, machine, sampling, size
+from patchlab.config.machine import MIN_XFS, limits, machine, sampling, size
 from patchlab.config.names import require_name, unknown
 from patchlab.config.resolve import Place, variant
 from patchlab.config.schema import BaseFile, LabFile
@@ -149,8 +149,19 @@ def _run(document: Document[LabFile], name: str, names: _Names) -> RunPlan:
         baseline=_baseline(document, name, names, arms),
         features=table.features,
         sensitivity=_sensitivity(document, name),
-        disk=size(table.disk) if table.disk else 0,
+        disk=_disk(document, name),
     )
+
+
+def _disk(document: Document[LabFile], name: str) -> int:
+    """Bytes of the run's disk, 0 for none. Raises UsageError where XFS would not fit."""
+    text = document.table.run[name].disk
+    if text is None:
+        return 0
+    if size(text) < MIN_XFS:
+        message = f"disk in [run.{name}]: {text} is too small for XFS"
+        raise document.error(("run", name, "disk"), message, hint="300M or more")
+    return size(text)
 
 
 def _sensitivity(document: Document[LabFile], name: str) -> tuple[str, ...]:

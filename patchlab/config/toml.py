@@ -87,6 +87,9 @@ def _text(file: Path) -> str:
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise UsageError(f"{shown(file)}:{line}: not UTF-8", hint="save it as UTF-8") from None
+    except IsADirectoryError as error:
+        hint = "a file is wanted, as in --lab path/to/lab.toml"
+        raise UsageError(f"{shown(file)}: {error.strerror}", hint=hint) from None
     except OSError as error:
         raise UsageError(f"{shown(file)}: {error.strerror}") from None
 

@@ -43,6 +43,7 @@ TYPES_AND_RANGES = [
     (L, '"pm1"', '"pm0"', "lab.toml:19: two pmem devices are named 'pm0'"),
     (L, '"512M"', '"299M"', "lab.toml:16: size in [[machine.pmem]]: 299M is too small for XFS"),
     (L, '"512M"', '"301M"', "lab.toml:16: size in [[machine.pmem]]: 301M is not a multiple of 2M"),
+    (L, 'title = "Main"', 'title = "Main"\ndisk = "299M"', "lab.toml:30: disk in [run.main]: 299M is too small for XFS"),
     (L, "mkfs =", 'filesystem = "zfs"\nmkfs =', "lab.toml:20: filesystem in [[machine.pmem]]: expected one of 'xfs', 'ext4', got 'zfs'"),
     (K, '"debian"', '"svn"', f"{K}:6: kind in [source]: expected one of 'debian', 'deb', 'tarball', 'git', 'directory', 'image', got 'svn'"),
     (K, '"debian"', '"git"', f"{K}:7: unknown key 'package' in [source]"),
@@ -180,7 +181,9 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     lab.unlink()
     assert fault(lab)[0] == "lab.toml: no such file"
     lab.mkdir()
-    assert fault(lab)[0] == "lab.toml: Is a directory"
+    seen, remedy = fault(lab)
+    assert seen == "lab.toml: Is a directory"
+    assert "--lab path/to/lab.toml" in remedy
 
 
 def test_a_folder_without_series_toml_is_not_left_out_in_silence(tmp_path: Path) -> None:
