@@ -259,7 +259,7 @@ def _venv() -> Diagnosis:
 def _disk(cache: Path, needed: int) -> Diagnosis:
     folder = next(f for f in (cache, *cache.absolute().parents) if f.exists())
     free = shutil.disk_usage(folder).free
-    finding = f"{free / GIB:.1f} GiB free in {cache}; a cold run takes {needed / GIB:.0f}"
+    finding = f"{free / GIB:.1f} GiB free in {cache}; a cold run takes {needed / GIB:.0f} GiB"
     elsewhere = "or put the cache elsewhere: export XDG_CACHE_HOME=…"
     if not os.access(folder, os.W_OK):
         return Diagnosis("disk", "missing", f"{folder} is not writable", f"make it so, {elsewhere}")

@@ -161,6 +161,14 @@ def test_a_cache_that_is_not_there_yet_is_measured_on_its_disk(tmp_path: Path) -
     assert "XDG_CACHE_HOME" in tight.remedy
 
 
+def test_the_disk_that_a_cold_run_takes_is_said_with_its_unit_and_in_the_readme(
+    tmp_path: Path,
+) -> None:
+    assert found("disk", host.diagnose(tmp_path)).finding.endswith("a cold run takes 12 GiB")
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    assert f"{host.COLD_CACHE // host.GIB} GiB of free disk" in readme
+
+
 def test_a_warm_cache_may_do_with_less_disk(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     assert found("disk", host.diagnose(tmp_path, 1 << 60)).state == "warning"

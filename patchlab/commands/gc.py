@@ -64,9 +64,12 @@ def _size(text: str) -> int:
 
 
 def _days(text: str) -> float:
-    days = float(text)
+    try:
+        days = float(text)
+    except ValueError:
+        days = math.nan
     if not (math.isfinite(days) and days >= 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of days")
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of days, 0 or more: 7, 0.5")
     return days
 
 

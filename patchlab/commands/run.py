@@ -22,7 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--resume",
         action="store_true",
         help="go on with the newest run of that name that was interrupted, if the same boots "
-        "would be made today; else begin a new one. The other verbs always begin anew",
+        "would be made today; else begin a new one. Of the other verbs only calibrate can",
     )
 
 

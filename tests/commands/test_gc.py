@@ -121,7 +121,10 @@ def test_nonsense_is_refused(words: tuple[str, str], capsys: pytest.CaptureFixtu
     gc.arguments(parser)
     with pytest.raises(SystemExit):
         parser.parse_args(words)
-    assert words[0] in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert words[0] in said
+    if words[0] == "--days":
+        assert f"'{words[1]}' is no number of days, 0 or more: 7, 0.5" in said
 
 
 def test_doctor_says_what_the_cache_holds(cache: Cache) -> None:
