@@ -150,7 +150,7 @@ def test_a_missing_lab_is_a_usage_error(tmp_path: Path) -> None:
 
 def test_a_report_of_nothing_says_how_to_get_one(copy: Path) -> None:
     said = runner("--lab", str(copy / "lab.toml"), "report")
-    assert said.returncode == 69
+    assert said.returncode == 2
     assert "runner.py run" in said.stderr
 
 
