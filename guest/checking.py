@@ -144,6 +144,7 @@ class Puppet:
         return state in "SD"
 
     def where(self) -> str:
+        """Where its tasks are in the kernel, as stacks() tells it."""
         return stacks(self.pid)
 
     def do(self, name: str, *arguments: Any, seconds: float = 10.0) -> Any:

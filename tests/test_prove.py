@@ -378,17 +378,17 @@ def test_what_only_leaves_out_is_kept_as_it_was_shown(tmp_path: Path) -> None:
     assert "locks: tell the holders" in (tmp_path / "patches.md").read_text()
 
 
-def test_the_page_of_patches_names_what_is_missing_and_what_is_of_earlier_patches() -> None:
+def test_the_page_of_patches_names_what_is_missing_and_what_was_shown_earlier() -> None:
     other = msgspec.structs.replace(PREFIX, patch=2, key="old")
     keys = {PREFIX.place: PREFIX.key, other.place: "new"}
     keys |= {("map-direct", "v9", "linux-6.12-cloud", count): f"c{count}" for count in (1, 2)}
     page = evidence.patches_page([PREFIX, other], keys)
-    assert "2 of 4 kernels shown, 2 of them good, 1 of them with patches" in page
+    assert "2 of 4 kernels shown, 2 of them good, 1 of them earlier" in page
     assert "- **not shown:** map-direct@v9 on linux-6.12-cloud (2)" in page
     assert (
         "| map-direct@v9 | linux-6.12 | 1 | `locks: tell the holders` | `abc123` | passed |" in page
     )
-    assert "| passed (earlier patches) |" in page
+    assert "| passed (earlier) |" in page
     whole = evidence.patches_page([PREFIX], {PREFIX.place: PREFIX.key})
     assert "1 of 1 kernels shown, 1 of them good. Shown" in whole
     assert "not shown" not in whole

@@ -288,7 +288,7 @@ def patches_page(shown: Sequence[Prefix], keys: Mapping[Place, str]) -> str:
         "The prefixes of every shipped revision are built, with warnings as make gives them, and",
         "booted until the agent answers; the log has to be clean. "
         f"{len(shown)} of {len(keys)} kernels shown, {sum(one.held for one in shown)} of them good"
-        f"{f', {old} of them with patches or a config that have changed since' if old else ''}. "
+        f"{f', {old} of them earlier, with another kernel or machine' if old else ''}. "
         f"{_dated(shown)}",
         *([""] if missing else []),
         *(f"- **not shown:** {name} ({count})" for name, count in sorted(missing.items())),
@@ -298,7 +298,7 @@ def patches_page(shown: Sequence[Prefix], keys: Mapping[Place, str]) -> str:
     ]
     for one in shown:
         said = one.outcome if one.held else f"**{one.outcome}**: `{line(one.reason)}`"
-        said += "" if one.key == keys[one.place] else " (earlier patches)"
+        said += "" if one.key == keys[one.place] else " (earlier)"
         lines.append(
             f"| {one.series}@{one.revision} | {one.base} | {one.patch} | `{line(one.subject)}` "
             f"| `{one.image}` | {said} |"
