@@ -125,9 +125,11 @@ def known(info: CheckInfo, variant: str, outcome: Outcome) -> bool:
 def regressed(comparison: Comparison) -> bool:
     """Whether the candidate is worse: a check that passed before, or a slower primary metric.
 
-    A control takes its feature out on purpose, so what is gone there is a result.
+    A control takes its feature out on purpose, and the bare base never changed: what is gone there
+    is a result.
     """
-    control = any(part.endswith("@control") for part in comparison.candidate.split(" + "))
+    parts = comparison.candidate.split(" + ")
+    control = parts == ["base"] or any(part.endswith("@control") for part in parts)
     checks = [
         check
         for check in comparison.checks

@@ -68,6 +68,14 @@ def test_only_a_failure_that_is_known_of_the_arm_is_no_news(
     assert exit_code(stored, compare.compare_all(stored)) == code
 
 
+def test_what_a_base_without_a_revision_lacks_is_no_regression() -> None:
+    stored = dataclasses.replace(run("", BASE, Outcome.UNSUPPORTED), baseline=OTHER)
+    [lacking] = compare.compare_all(stored)
+    assert lacking.candidate == BASE
+    assert [check.regression for check in lacking.checks].count(True) == 1
+    assert exit_code(stored, [lacking]) == 0
+
+
 def test_a_crashed_boot_is_news_though_its_check_is_known_to_fail() -> None:
     stored = run(OTHER, OTHER, Outcome.FAILED)
     last = dataclasses.replace(stored.boots[-1], outcome=Outcome.CRASHED)
