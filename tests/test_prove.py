@@ -19,7 +19,8 @@ from patchlab.record import BootKind, CheckInfo, Outcome
 from patchlab.runs import features
 from tests import prove
 from tests.proving import desk, evidence, seen_red
-from tests.proving.evidence import Boot, CleanBuild, Prefix, Shown
+from tests.proving.debug import debug
+from tests.proving.evidence import Argued, Boot, CleanBuild, Prefix, Shown
 from tests.proving.patches import patches
 from tests.report import sample_run
 
@@ -376,6 +377,25 @@ def test_what_only_leaves_out_is_kept_as_it_was_shown(tmp_path: Path) -> None:
     assert patches(proving) == ["map-direct@v9, patch 2 on linux-6.12: splat: WARNING"]
     assert evidence.load(tmp_path / "patches.json", Prefix) == [PREFIX, bad]
     assert "locks: tell the holders" in (tmp_path / "patches.md").read_text()
+
+
+def test_the_debug_kernels_that_only_leaves_out_stay(tmp_path: Path) -> None:
+    lab = config.load(desk.LAB)
+    proving = desk.Proving(
+        lab, Cache(tmp_path), Silent(), tmp_path, tmp_path, "04749a7", frozenset({"none"})
+    )
+    good = Argued(
+        key="k", variant="map-direct@v9 + config:debug", image="abc123", outcome=Outcome.PASSED,
+        reason="", checks={"D1": (Outcome.PASSED, 1.0, "maps")}, findings=(), seconds=280.0,
+        commit="04749a7", when="2026-11-21T12:00:00+00:00",
+    )  # fmt: skip
+    bad = msgspec.structs.replace(
+        good, variant="map-direct@v6 + config:debug", outcome=Outcome.SPLAT, reason="lockdep"
+    )
+    gone = msgspec.structs.replace(good, variant="map-direct@v5 + config:debug")
+    evidence.store(tmp_path / "debug.json", "debug", [good, gone, bad])
+    assert debug(proving) == ["map-direct@v6 + config:debug: splat boot: lockdep"]
+    assert evidence.load(tmp_path / "debug.json", Argued) == [bad, good]
 
 
 def test_the_page_of_patches_names_what_is_missing_and_what_was_shown_earlier() -> None:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 from patchlab import config
 from patchlab.building import build
 from patchlab.guests import command_line
@@ -30,17 +32,21 @@ def debug(proving: Proving) -> list[str]:
     file = proving.evidence / "debug.json"
     kept = evidence.load(file, Argued)
     before = {one.key: one for one in kept if one.held}
-    earlier = {one.variant: one for one in kept}
-    shown: list[Argued] = []
-    for name in CLEAN:
-        if proving.only and name not in proving.only:
-            old = earlier.get(f"{name} + {FRAGMENT}")
-            shown += [old] if old else []
-        else:
-            shown.append(_wanted(name, proving, before))
-        evidence.store(file, "debug", shown)
-    evidence.write(file.with_suffix(".md"), evidence.debug_page(shown))
-    return [evidence.argument(one) for one in shown if not one.held]
+    variants = {name: f"{name} + {FRAGMENT}" for name in CLEAN}
+    # What this has not come to yet stays in the file.
+    shown = {one.variant: one for one in kept if one.variant in variants.values()}
+    for name, variant in variants.items():
+        if not proving.only or name in proving.only:
+            shown[variant] = _wanted(name, proving, before)
+            evidence.store(file, "debug", _ordered(shown, variants.values()))
+    ordered = _ordered(shown, variants.values())
+    evidence.store(file, "debug", ordered)
+    evidence.write(file.with_suffix(".md"), evidence.debug_page(ordered))
+    return [evidence.argument(one) for one in ordered if not one.held]
+
+
+def _ordered(shown: Mapping[str, Argued], variants: Iterable[str]) -> list[Argued]:
+    return [shown[variant] for variant in variants if variant in shown]
 
 
 def _wanted(name: str, proving: Proving, before: dict[str, Argued]) -> Argued:
