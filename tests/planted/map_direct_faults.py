@@ -59,6 +59,7 @@ _BREAK_TWICE = """\
 			error = xfs_break_dax_layouts(inode, &retry);
 """
 _EARLY = "\tif (IS_IOMAP_SEALED(VFS_I(ip))"
+_FIRST, _SECOND = "IS_IOMAP_SEALED(VFS_I(ip1))", "IS_IOMAP_SEALED(VFS_I(ip2))"
 _BOTH = "(IS_IOMAP_SEALED(VFS_I(ip1)) || IS_IOMAP_SEALED(VFS_I(ip2)))"
 
 V6 = (
@@ -121,6 +122,10 @@ V6 = (
          f"\tif ({_BOTH} &&\n\t    !md_planted(MD_PLANT_REMAPS))\n\t\treturn -ETXTBSY;\n"),
         (_XINODE, f"\tif {_BOTH} {{\n",
          f"\tif ({_BOTH} &&\n\t    !md_planted(MD_PLANT_REMAPS)) {{\n"),
+        (_XINODE, f"\tif ({_FIRST})\n\t\terror = -ETXTBSY;\n",
+         f"\tif ({_FIRST} &&\n\t    !md_planted(MD_PLANT_REMAPS))\n\t\terror = -ETXTBSY;\n"),
+        (_XINODE, f"\tif ({_SECOND}) {{\n",
+         f"\tif ({_SECOND} &&\n\t    !md_planted(MD_PLANT_REMAPS)) {{\n"),
     ),
     _fault(
         "grows", "writes past the end (D11)", "fs", "a sealed file that grows",
