@@ -222,7 +222,7 @@ def test_the_page_counts_and_names_what_is_unproved() -> None:
     green = msgspec.structs.replace(GREEN, check="B4", when="2026-11-23T00:00:00+00:00")
     every = {"k1", "k2", "k5"}
     page = evidence.seen_red_page([shown(), GREEN, stayed_green, green], checks, every)
-    assert "1 of 3 checks proved, by 4 boots, 2 of them red." in page
+    assert "1 of 3 checks proved, by 4 cases, 2 of them red." in page
     assert "Shown 2026-11-21 to 2026-11-23, by the lab at `04749a7`." in page
     assert "Unproved: B99, B4." in page
     assert "| B3 | `planted@v1` | `fuse.plant=early-fsync` | failed | passed on `base` |" in page
@@ -245,7 +245,7 @@ def test_what_was_shown_with_earlier_code_stays_and_is_marked() -> None:
     page = evidence.seen_red_page([shown(), GREEN], [check("p@v1 x=1")], {"k2", "k8"})
     assert "| failed (earlier code) | passed on `base` |" in page
     assert "1 of 1 checks proved" in page
-    assert "1 of the boots were made with" in page
+    assert "1 of the cases were shown with" in page
     assert "With today's, 0 of 1 checks are proved." in page
     again = evidence.seen_red_page([shown(), GREEN], [check("p@v1 x=1")], {"k1", "k2"})
     assert "earlier code" not in again and "changed since" not in again

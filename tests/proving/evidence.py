@@ -100,7 +100,7 @@ def seen_red_page(
         "to fail, and in the same way on one where it passes. On a control the feature is taken",
         "out, and `base` may never have had it; there a check says unsupported, not failed.",
         "",
-        f"{len(checks) - len(missing)} of {len(checks)} checks proved, by {len(shown)} boots, "
+        f"{len(checks) - len(missing)} of {len(checks)} checks proved, by {len(shown)} cases, "
         f"{len(red)} of them red. {_dated(shown)}",
         *(["", f"Unproved: {', '.join(missing)}."] if missing else []),
         *_due(shown, checks, keys),
@@ -129,8 +129,8 @@ def _due(shown: Sequence[Shown], checks: Sequence[CheckInfo], keys: Collection[s
     proved = len(checks) - len({*unproved(today, checks), *due})
     return [
         "",
-        f"{len(shown) - len(today)} of the boots were made with an image or code of the agent that "
-        f"has changed since (the table marks them); `make prove` makes them again. With today's, "
+        f"{len(shown) - len(today)} of the cases were shown with an image or code of the agent "
+        f"that has changed since (the table marks them); `make prove` shows them again. With today's, "
         f"{proved} of {len(checks)} checks are proved.",
     ]
 
