@@ -130,8 +130,8 @@ def _due(shown: Sequence[Shown], checks: Sequence[CheckInfo], keys: Collection[s
     return [
         "",
         f"{len(shown) - len(today)} of the cases were shown with an image or code of the agent "
-        f"that has changed since (the table marks them); `make prove` shows them again. With today's, "
-        f"{proved} of {len(checks)} checks are proved.",
+        "that has changed since (the table marks them); `make prove` shows them again. With "
+        f"today's, {proved} of {len(checks)} checks are proved.",
     ]
 
 
